@@ -1,0 +1,494 @@
+//! The `Canary` resource: what is released, how traffic moves, and what it is judged by.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::number;
+use super::status::CanaryStatus;
+use crate::domain::{CanaryKey, Object};
+
+/// Specification of a Canary.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "flagger.app",
+    version = "v1beta1",
+    kind = "Canary",
+    namespaced,
+    status = "CanaryStatus",
+    category = "all"
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CanarySpec {
+    /// Traffic provider of this canary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Prometheus base URL for built-in and inline queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_server: Option<String>,
+    /// The workload that is released.
+    pub target_ref: TargetRef,
+    /// The autoscaler of the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaler_ref: Option<AutoscalerRef>,
+    /// Ingress of the application (NGINX, Skipper).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress_ref: Option<TargetRef>,
+    /// Route of the application (APISIX).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route_ref: Option<TargetRef>,
+    /// Upstream of the application (Gloo).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_ref: Option<UpstreamRef>,
+    /// Names, ports and routing of the application.
+    pub service: Service,
+    /// How the canary is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    /// The v1alpha3 name of `analysis`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_analysis: Option<Analysis>,
+    /// Seconds that the canary may take to become ready, 600 when unset.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub progress_deadline_seconds: Option<i64>,
+    /// Promote without analysis.
+    pub skip_analysis: bool,
+    /// Give the target back its size and traffic when the Canary is deleted.
+    pub revert_on_deletion: bool,
+    /// Do nothing while set.
+    pub suspend: bool,
+}
+
+/// Reference to an object of the same namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TargetRef {
+    /// API version of the object.
+    pub api_version: String,
+    /// Kind of the object.
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+/// Reference to a Gloo Upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpstreamRef {
+    /// API version of the object.
+    pub api_version: String,
+    /// Kind of the object.
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+    /// Namespace of the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Reference to a HorizontalPodAutoscaler or a KEDA ScaledObject.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AutoscalerRef {
+    /// API version of the autoscaler.
+    pub api_version: String,
+    /// Kind of the autoscaler.
+    pub kind: String,
+    /// Name of the autoscaler.
+    pub name: String,
+    /// KEDA: trigger name to the query of the primary.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub primary_scaler_queries: BTreeMap<String, String>,
+    /// Bounds of the primary's autoscaler where they differ from the target's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary_scaler_replicas: Option<ScalerReplicas>,
+}
+
+/// Bounds of an autoscaler.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScalerReplicas {
+    /// Lower bound.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub min_replicas: Option<i64>,
+    /// Upper bound.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub max_replicas: Option<i64>,
+}
+
+/// Names, ports and routing of the application. Parts that only some providers read stay JSON; each provider reads
+/// its part through a typed view of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Service {
+    /// Name of the apex Service, the target's name when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Port of the Services and backends.
+    #[serde(deserialize_with = "number::int")]
+    pub port: i64,
+    /// Name of the port, `http` when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
+    /// Container port by number or name, `port` when unset or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<Value>,
+    /// Application protocol of the port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<String>,
+    /// Traffic distribution of the Services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
+    /// Add the container ports to the Services.
+    pub port_discovery: bool,
+    /// Make the Services headless.
+    pub headless: bool,
+    /// Request timeout of the route, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Backend timeout of the route, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_timeout: Option<String>,
+    /// Host names of the route.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Istio gateways.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<String>,
+    /// Gateway API parent references.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_refs: Option<Value>,
+    /// Make the VirtualService a delegate.
+    pub delegation: bool,
+    /// Istio traffic policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_policy: Option<Value>,
+    /// Conditions under which the route applies.
+    #[serde(rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<Value>,
+    /// Rewrite of path or authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Value>,
+    /// Retries of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// Header changes of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Value>,
+    /// Permanent mirrors of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Value>,
+    /// CORS policy of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors_policy: Option<Value>,
+    /// App Mesh mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_name: Option<String>,
+    /// App Mesh backends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<String>,
+    /// Metadata of the apex Service and of the route object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apex: Option<Metadata>,
+    /// Metadata of the primary Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary: Option<Metadata>,
+    /// Metadata of the canary Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Metadata>,
+    /// Metadata keys of the Services that belong to others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmanaged_metadata: Option<UnmanagedMetadata>,
+}
+
+/// Labels and annotations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Metadata keys that belong to others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnmanagedMetadata {
+    /// Label keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Annotation keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<String>,
+}
+
+/// Retries of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retries {
+    /// Number of attempts.
+    #[serde(deserialize_with = "number::int")]
+    pub attempts: i64,
+    /// Timeout of each attempt, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try_timeout: Option<String>,
+    /// Comma separated conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_on: Option<String>,
+}
+
+/// How a canary is judged and how traffic moves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Analysis {
+    /// Tick period, a Go duration; 60 s when unset, never below 10 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// Failed checks before rollback, at least 1.
+    #[serde(deserialize_with = "number::int")]
+    pub threshold: i64,
+    /// Number of Blue/Green or A/B iterations.
+    #[serde(deserialize_with = "number::int")]
+    pub iterations: i64,
+    /// Weight at which the canary is promoted, 100 when unset.
+    #[serde(deserialize_with = "number::int")]
+    pub max_weight: i64,
+    /// Weight added at each step.
+    #[serde(deserialize_with = "number::int")]
+    pub step_weight: i64,
+    /// Absolute weights of the steps.
+    #[serde(deserialize_with = "number::ints", skip_serializing_if = "Vec::is_empty")]
+    pub step_weights: Vec<i64>,
+    /// Weight given back to the primary at each promotion step, all at once when 0.
+    #[serde(deserialize_with = "number::int")]
+    pub step_weight_promotion: i64,
+    /// Mirror traffic before shifting it.
+    pub mirror: bool,
+    /// Percent of mirrored traffic.
+    #[serde(deserialize_with = "number::int")]
+    pub mirror_weight: i64,
+    /// Percent of the primary's updated replicas that must be available.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub primary_ready_threshold: Option<i64>,
+    /// Percent of the canary's updated replicas that must be available.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub canary_ready_threshold: Option<i64>,
+    /// A/B conditions.
+    #[serde(rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<Value>,
+    /// Metrics in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// Hooks in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
+    /// Alerts in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<Alert>,
+    /// Cookies that keep a user on one side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<Value>,
+}
+
+/// One metric of the analysis.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metric {
+    /// Name; `request-success-rate` and `request-duration` are built in.
+    pub name: String,
+    /// Query window, `1m` for built-in and inline queries when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// v1alpha3 form: minimum for the success rate, maximum for everything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Allowed range; when present `threshold` is ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold_range: Option<ThresholdRange>,
+    /// Inline PromQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Template of the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<CrossNamespaceRef>,
+    /// Variables of the template.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub template_variables: BTreeMap<String, String>,
+}
+
+/// Inclusive range of allowed values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ThresholdRange {
+    /// Smallest allowed value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// Largest allowed value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
+/// Reference to an object that may be in another namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CrossNamespaceRef {
+    /// Name of the object.
+    pub name: String,
+    /// Namespace of the object, the canary's when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Kind of a hook: when it is called and what its answer means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WebhookType {
+    /// Unset, which means `rollout`.
+    #[default]
+    #[serde(rename = "")]
+    Unset,
+    /// Gate before the canary is scaled up.
+    ConfirmRollout,
+    /// Check before the first traffic.
+    PreRollout,
+    /// Check at every later tick.
+    Rollout,
+    /// Gate before promotion.
+    ConfirmPromotion,
+    /// Told after the end.
+    PostRollout,
+    /// Told of every event.
+    Event,
+    /// Asks for a rollback.
+    Rollback,
+    /// Gate before every weight increase.
+    ConfirmTrafficIncrease,
+}
+
+/// One hook.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Webhook {
+    /// Name, used in events.
+    pub name: String,
+    /// When it is called.
+    #[serde(rename = "type")]
+    pub type_: WebhookType,
+    /// Where it is sent.
+    pub url: String,
+    /// Timeout of an attempt, a Go duration, `10s` when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Further attempts.
+    #[serde(deserialize_with = "number::int")]
+    pub retries: i64,
+    /// Sent as it is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// No alert when it refuses.
+    pub mute_alert: bool,
+    /// Skip certificate verification.
+    #[serde(rename = "disableTLS")]
+    pub disable_tls: bool,
+}
+
+/// One alert target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Alert {
+    /// Name of the alert.
+    pub name: String,
+    /// Least severity that is sent: info, warn or error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
+    /// The AlertProvider.
+    pub provider_ref: CrossNamespaceRef,
+}
+
+/// A Canary read from the cluster: identity, metadata, spec and status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CanaryView {
+    /// Namespace and name.
+    pub key: CanaryKey,
+    /// UID, for owner references.
+    pub uid: String,
+    /// Generation of the spec.
+    pub generation: i64,
+    /// Resource version it was read at.
+    pub resource_version: String,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether its deletion has been asked for.
+    pub terminating: bool,
+    /// What the user wants.
+    pub spec: CanarySpec,
+    /// What we reported last.
+    pub status: CanaryStatus,
+}
+
+impl CanaryView {
+    /// Reads a Canary from its object.
+    ///
+    /// # Errors
+    /// The message of the first field that cannot be read, with its path.
+    pub fn from_object(object: &Object) -> Result<Self, String> {
+        fn part<T: Default + serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<T, String> {
+            match object.0.get(name) {
+                None | Some(Value::Null) => Ok(T::default()),
+                Some(value) => T::deserialize(value).map_err(|error| format!("{name}: {error}")),
+            }
+        }
+        let finalizers = object.at("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+        Ok(Self {
+            key: CanaryKey::new(object.namespace().unwrap_or_default(), object.name()),
+            uid: object.uid().to_owned(),
+            generation: object.generation(),
+            resource_version: object.resource_version().to_owned(),
+            annotations: object.annotations(),
+            finalizers: finalizers.filter_map(|f| f.as_str().map(str::to_owned)).collect(),
+            terminating: object.is_terminating(),
+            spec: part(object, "spec")?,
+            status: part(object, "status")?,
+        })
+    }
+
+    /// An annotation under `serin.dev/`.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.annotations.get(&format!("serin.dev/{name}")).map(String::as_str)
+    }
+}
+
+impl CanarySpec {
+    /// The analysis under its present or its v1alpha3 name.
+    pub fn analysis(&self) -> Option<&Analysis> {
+        self.analysis.as_ref().or(self.canary_analysis.as_ref())
+    }
+
+    /// Name of the apex Service and route: `service.name`, or the target's name.
+    pub fn apex_name(&self) -> &str {
+        self.service.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&self.target_ref.name)
+    }
+
+    /// Name of the primary Service.
+    pub fn primary_service(&self) -> String {
+        format!("{}-primary", self.apex_name())
+    }
+
+    /// Name of the canary Service.
+    pub fn canary_service(&self) -> String {
+        format!("{}-canary", self.apex_name())
+    }
+
+    /// Name of the primary workload.
+    pub fn primary_workload(&self) -> String {
+        format!("{}-primary", self.target_ref.name)
+    }
+}

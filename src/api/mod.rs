@@ -1,0 +1,15 @@
+//! The custom resources of `flagger.app/v1beta1` as data: what users write, what we report.
+//!
+//! Source: Flagger `pkg/apis/flagger/v1beta1` and its published CRDs. The CRDs in `crds/` are generated from here.
+
+pub mod canary;
+pub mod number;
+pub mod providers;
+pub mod status;
+
+pub use canary::{Analysis, Canary, CanarySpec, CanaryView, Metric, Service, TargetRef, Webhook, WebhookType};
+pub use providers::{AlertProvider, AlertProviderSpec, MetricTemplate, MetricTemplateSpec};
+pub use status::{CanaryCondition, CanaryStatus, Phase};
+
+/// The API version of all three kinds.
+pub const API_VERSION: &str = "flagger.app/v1beta1";

@@ -1,0 +1,69 @@
+//! Traffic providers: one per mesh or ingress controller.
+
+use async_trait::async_trait;
+
+use super::ClusterError;
+use crate::api::canary::CanaryView;
+use crate::domain::Weights;
+
+/// Whether the mesh or ingress controller has taken over what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    /// It reports so.
+    Yes,
+    /// It reports that it has not; its words.
+    No(String),
+    /// It does not report.
+    CannotTell,
+}
+
+/// Why a route could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RouteError {
+    /// The canary asks for something that this provider cannot express, or lacks what it needs.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The route is not there, or is not of a shape we wrote.
+    #[error("{0}")]
+    Unusable(String),
+    /// The cluster did not do what we asked.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// One traffic provider. Every method may run twice with the same result; a call that changes nothing writes nothing.
+#[async_trait]
+pub trait TrafficRouter: Send + Sync {
+    /// Creates or corrects the route; live weights are kept, and are 100/0 on a new route.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn reconcile(&self, canary: &CanaryView) -> Result<(), RouteError>;
+
+    /// Sets the weights.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn set(&self, canary: &CanaryView, weights: Weights) -> Result<(), RouteError>;
+
+    /// Live weights; `None` when there is no route object yet.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn observe(&self, canary: &CanaryView) -> Result<Option<Weights>, RouteError>;
+
+    /// Whether the last write is in force.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn verify(&self, canary: &CanaryView) -> Result<Verified, RouteError>;
+
+    /// Gives back what was taken over, before the Canary goes.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn finalize(&self, canary: &CanaryView) -> Result<(), RouteError>;
+
+    /// Fields of the canary that this provider does not honour, as dotted paths.
+    fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String>;
+}
