@@ -13,7 +13,7 @@
 //!  *rollout::decide(spec, status, observation) -> Step::Ask(questions) | Step::Do(Decision{actions, status, events})
 //!   controller::canary acts: TrafficRouter | Cluster, then records status and events
 //!  *release::{attribute, revert} + report -> ledger, statuses, status files, revert commit
-//!   controller::writeback records: ConfigMap, Git push, Forge
+//!   controller::{revert, writer, publisher} record: ConfigMap, Git push, Forge
 //! ```
 
 pub mod domain;
@@ -26,6 +26,8 @@ pub mod report;
 pub mod rollout;
 
 pub mod ports;
+
+pub mod outbound;
 
 pub mod cluster;
 pub mod forge;

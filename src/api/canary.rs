@@ -7,9 +7,32 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::number;
 use super::status::CanaryStatus;
+use super::{number, schema};
 use crate::domain::{CanaryKey, Object};
+
+/// Names of the traffic providers that Flagger's CRD admits.
+pub const PROVIDERS: [&str; 19] = [
+    "apisix",
+    "appmesh",
+    "appmesh:v1beta2",
+    "contour",
+    "gatewayapi:v1",
+    "gatewayapi:v1beta1",
+    "gloo",
+    "istio",
+    "knative",
+    "kubernetes",
+    "kuma",
+    "linkerd",
+    "nginx",
+    "osm",
+    "skipper",
+    "smi:v1alpha1",
+    "smi:v1alpha2",
+    "smi:v1alpha3",
+    "traefik",
+];
 
 /// Specification of a Canary.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,29 +42,47 @@ use crate::domain::{CanaryKey, Object};
     kind = "Canary",
     namespaced,
     status = "CanaryStatus",
-    category = "all"
+    category = "all",
+    schema = "disabled",
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Weight","type":"string","jsonPath":".status.canaryWeight"}"#,
+    printcolumn = r#"{"name":"Suspended","type":"boolean","jsonPath":".spec.suspend","priority":1}"#,
+    printcolumn = r#"{"name":"FailedChecks","type":"string","jsonPath":".status.failedChecks","priority":1}"#,
+    printcolumn = r#"{"name":"Interval","type":"string","jsonPath":".spec.analysis.interval","priority":1}"#,
+    printcolumn = r#"{"name":"Mirror","type":"boolean","jsonPath":".spec.analysis.mirror","priority":1}"#,
+    printcolumn = r#"{"name":"StepWeight","type":"string","jsonPath":".spec.analysis.stepWeight","priority":1}"#,
+    printcolumn = r#"{"name":"StepWeights","type":"string","jsonPath":".spec.analysis.stepWeights","priority":1}"#,
+    printcolumn = r#"{"name":"MaxWeight","type":"string","jsonPath":".spec.analysis.maxWeight","priority":1}"#,
+    printcolumn = r#"{"name":"LastTransitionTime","type":"string","jsonPath":".status.lastTransitionTime"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["targetRef"], "anyOf" = [{"required": ["analysis"]}, {"required": ["canaryAnalysis"]}]))]
 pub struct CanarySpec {
     /// Traffic provider of this canary.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = PROVIDERS))]
     pub provider: Option<String>,
     /// Prometheus base URL for built-in and inline queries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_server: Option<String>,
     /// The workload that is released.
+    #[schemars(transform = schema::target_kinds)]
     pub target_ref: TargetRef,
     /// The autoscaler of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::scaler_kinds)]
     pub autoscaler_ref: Option<AutoscalerRef>,
     /// Ingress of the application (NGINX, Skipper).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::ingress_kinds)]
     pub ingress_ref: Option<TargetRef>,
     /// Route of the application (APISIX).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::route_kinds)]
     pub route_ref: Option<TargetRef>,
     /// Upstream of the application (Gloo).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::upstream_kinds)]
     pub upstream_ref: Option<UpstreamRef>,
     /// Names, ports and routing of the application.
     pub service: Service,
@@ -53,6 +94,7 @@ pub struct CanarySpec {
     pub canary_analysis: Option<Analysis>,
     /// Seconds that the canary may take to become ready, 600 when unset.
     #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::number")]
     pub progress_deadline_seconds: Option<i64>,
     /// Promote without analysis.
     pub skip_analysis: bool,
@@ -65,6 +107,7 @@ pub struct CanarySpec {
 /// Reference to an object of the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct TargetRef {
     /// API version of the object.
     pub api_version: String,
@@ -77,6 +120,7 @@ pub struct TargetRef {
 /// Reference to a Gloo Upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct UpstreamRef {
     /// API version of the object.
     pub api_version: String,
@@ -92,6 +136,7 @@ pub struct UpstreamRef {
 /// Reference to a HorizontalPodAutoscaler or a KEDA ScaledObject.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["apiVersion", "kind", "name"]))]
 pub struct AutoscalerRef {
     /// API version of the autoscaler.
     pub api_version: String,
@@ -110,12 +155,15 @@ pub struct AutoscalerRef {
 /// Bounds of an autoscaler.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct ScalerReplicas {
     /// Lower bound.
     #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::positive_integer")]
     pub min_replicas: Option<i64>,
     /// Upper bound.
     #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::positive_integer")]
     pub max_replicas: Option<i64>,
 }
 
@@ -123,24 +171,28 @@ pub struct ScalerReplicas {
 /// its part through a typed view of its own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["port"]))]
 pub struct Service {
     /// Name of the apex Service, the target's name when unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Port of the Services and backends.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub port: i64,
     /// Name of the port, `http` when unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_name: Option<String>,
     /// Container port by number or name, `port` when unset or 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::int_or_string")]
     pub target_port: Option<Value>,
     /// Application protocol of the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
     /// Traffic distribution of the Services.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["PreferClose", "PreferSameZone", "PreferSameNode"]))]
     pub traffic_distribution: Option<String>,
     /// Add the container ports to the Services.
     pub port_discovery: bool,
@@ -160,29 +212,36 @@ pub struct Service {
     pub gateways: Vec<String>,
     /// Gateway API parent references.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::gateway_refs")]
     pub gateway_refs: Option<Value>,
     /// Make the VirtualService a delegate.
     pub delegation: bool,
     /// Istio traffic policy.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::traffic_policy")]
     pub traffic_policy: Option<Value>,
     /// Conditions under which the route applies.
     #[serde(rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::service_match")]
     pub matches: Vec<Value>,
     /// Rewrite of path or authority.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::rewrite")]
     pub rewrite: Option<Value>,
     /// Retries of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
     /// Header changes of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::headers")]
     pub headers: Option<Value>,
     /// Permanent mirrors of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::mirror")]
     pub mirror: Option<Value>,
     /// CORS policy of the route.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cors_policy")]
     pub cors_policy: Option<Value>,
     /// App Mesh mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +266,7 @@ pub struct Service {
 /// Labels and annotations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct Metadata {
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -219,6 +279,7 @@ pub struct Metadata {
 /// Metadata keys that belong to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct UnmanagedMetadata {
     /// Label keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -231,9 +292,11 @@ pub struct UnmanagedMetadata {
 /// Retries of a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct Retries {
     /// Number of attempts.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::int32")]
     pub attempts: i64,
     /// Timeout of each attempt, a Go duration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,41 +309,57 @@ pub struct Retries {
 /// How a canary is judged and how traffic moves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("oneOf" = [
+    {"required": ["interval", "threshold", "iterations"]},
+    {"required": ["interval", "threshold", "stepWeight"]},
+    {"required": ["interval", "threshold", "stepWeights"]},
+]))]
 pub struct Analysis {
     /// Tick period, a Go duration; 60 s when unset, never below 10 s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::interval")]
     pub interval: Option<String>,
     /// Failed checks before rollback, at least 1.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub threshold: i64,
     /// Number of Blue/Green or A/B iterations.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub iterations: i64,
     /// Weight at which the canary is promoted, 100 when unset.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub max_weight: i64,
     /// Weight added at each step.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub step_weight: i64,
     /// Absolute weights of the steps.
     #[serde(deserialize_with = "number::ints", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::numbers")]
     pub step_weights: Vec<i64>,
     /// Weight given back to the primary at each promotion step, all at once when 0.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub step_weight_promotion: i64,
     /// Mirror traffic before shifting it.
     pub mirror: bool,
     /// Percent of mirrored traffic.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub mirror_weight: i64,
     /// Percent of the primary's updated replicas that must be available.
     #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::number")]
     pub primary_ready_threshold: Option<i64>,
     /// Percent of the canary's updated replicas that must be available.
     #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::number")]
     pub canary_ready_threshold: Option<i64>,
     /// A/B conditions.
     #[serde(rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::analysis_match")]
     pub matches: Vec<Value>,
     /// Metrics in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -293,17 +372,20 @@ pub struct Analysis {
     pub alerts: Vec<Alert>,
     /// Cookies that keep a user on one side.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::session_affinity")]
     pub session_affinity: Option<Value>,
 }
 
 /// One metric of the analysis.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["name"]))]
 pub struct Metric {
     /// Name; `request-success-rate` and `request-duration` are built in.
     pub name: String,
     /// Query window, `1m` for built-in and inline queries when unset.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::interval")]
     pub interval: Option<String>,
     /// v1alpha3 form: minimum for the success rate, maximum for everything else.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,6 +407,7 @@ pub struct Metric {
 /// Inclusive range of allowed values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct ThresholdRange {
     /// Smallest allowed value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -337,6 +420,7 @@ pub struct ThresholdRange {
 /// Reference to an object that may be in another namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["name"]))]
 pub struct CrossNamespaceRef {
     /// Name of the object.
     pub name: String,
@@ -348,6 +432,7 @@ pub struct CrossNamespaceRef {
 /// Kind of a hook: when it is called and what its answer means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(transform = schema::words)]
 pub enum WebhookType {
     /// Unset, which means `rollout`.
     #[default]
@@ -374,6 +459,7 @@ pub enum WebhookType {
 /// One hook.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["name", "url"]))]
 pub struct Webhook {
     /// Name, used in events.
     pub name: String,
@@ -381,12 +467,15 @@ pub struct Webhook {
     #[serde(rename = "type")]
     pub type_: WebhookType,
     /// Where it is sent.
+    #[schemars(extend("format" = "url"))]
     pub url: String,
     /// Timeout of an attempt, a Go duration, `10s` when unset.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::interval")]
     pub timeout: Option<String>,
     /// Further attempts.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub retries: i64,
     /// Sent as it is.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -401,11 +490,13 @@ pub struct Webhook {
 /// One alert target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["name", "providerRef"]))]
 pub struct Alert {
     /// Name of the alert.
     pub name: String,
     /// Least severity that is sent: info, warn or error.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["", "info", "warn", "error"]))]
     pub severity: Option<String>,
     /// The AlertProvider.
     pub provider_ref: CrossNamespaceRef,

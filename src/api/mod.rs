@@ -3,8 +3,10 @@
 //! Source: Flagger `pkg/apis/flagger/v1beta1` and its published CRDs. The CRDs in `crds/` are generated from here.
 
 pub mod canary;
+pub mod crd;
 pub mod number;
 pub mod providers;
+mod schema;
 pub mod status;
 
 pub use canary::{Analysis, Canary, CanarySpec, CanaryView, Metric, Service, TargetRef, Webhook, WebhookType};

@@ -6,10 +6,21 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema;
+
 /// A query with its provider.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "flagger.app", version = "v1beta1", kind = "MetricTemplate", namespaced, category = "all")]
+#[kube(
+    group = "flagger.app",
+    version = "v1beta1",
+    kind = "MetricTemplate",
+    namespaced,
+    category = "all",
+    schema = "disabled",
+    printcolumn = r#"{"name":"Provider","type":"string","jsonPath":".spec.provider.type"}"#
+)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["provider", "query"]))]
 pub struct MetricTemplateSpec {
     /// Where the query is sent.
     pub provider: MetricProvider,
@@ -20,9 +31,11 @@ pub struct MetricTemplateSpec {
 /// Where a metric query is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["type"]))]
 pub struct MetricProvider {
     /// Kind of the provider, such as `prometheus`.
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["prometheus", "influxdb", "datadog", "externalmetrics", "stackdriver", "cloudwatch", "newrelic", "graphite", "dynatrace", "keptn", "splunk"]))]
     pub type_: String,
     /// Base URL.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,6 +56,7 @@ pub struct MetricProvider {
 /// Name of an object of the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(transform = schema::bare, extend("required" = ["name"]))]
 pub struct LocalRef {
     /// Name of the object.
     pub name: String,
@@ -50,11 +64,21 @@ pub struct LocalRef {
 
 /// A chat channel.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "flagger.app", version = "v1beta1", kind = "AlertProvider", namespaced, category = "all")]
+#[kube(
+    group = "flagger.app",
+    version = "v1beta1",
+    kind = "AlertProvider",
+    namespaced,
+    category = "all",
+    schema = "disabled",
+    printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type"}"#
+)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("oneOf" = [{"required": ["type", "address"]}, {"required": ["type", "secretRef"]}]))]
 pub struct AlertProviderSpec {
     /// slack, msteams, discord, rocket or gchat.
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["slack", "msteams", "discord", "rocket", "gchat"]))]
     pub type_: String,
     /// Channel.
     #[serde(skip_serializing_if = "Option::is_none")]

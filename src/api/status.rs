@@ -6,10 +6,11 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::number;
+use super::{number, schema};
 
 /// Where a canary is in its life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::words)]
 pub enum Phase {
     /// Not seen before.
     #[default]
@@ -73,17 +74,21 @@ impl fmt::Display for Phase {
 /// Status of a Canary.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare)]
 pub struct CanaryStatus {
     /// Phase.
     pub phase: Phase,
     /// Failed checks of this run.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub failed_checks: i64,
     /// Percent of traffic on the canary.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub canary_weight: i64,
     /// Iterations done.
     #[serde(deserialize_with = "number::int")]
+    #[schemars(schema_with = "schema::number")]
     pub iterations: i64,
     /// Digest of what was seen last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +110,7 @@ pub struct CanaryStatus {
     pub primary_session_affinity_cookie: Option<String>,
     /// RFC 3339 time of the last change.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::date_time")]
     pub last_transition_time: Option<String>,
     /// The one condition `Promoted`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -114,6 +120,7 @@ pub struct CanaryStatus {
 /// A condition of a Canary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::bare, extend("required" = ["type", "status", "reason"]))]
 pub struct CanaryCondition {
     /// Always `Promoted`.
     #[serde(rename = "type")]
@@ -126,8 +133,10 @@ pub struct CanaryCondition {
     pub message: String,
     /// RFC 3339 time of the last change of `status`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::date_time")]
     pub last_transition_time: Option<String>,
     /// RFC 3339 time of the last write.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::date_time")]
     pub last_update_time: Option<String>,
 }

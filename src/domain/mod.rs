@@ -4,12 +4,14 @@ mod digest;
 mod go;
 mod names;
 mod object;
+mod redact;
 mod snapshot;
 
 pub use digest::{Digest, canonical_json, sha256_hex};
 pub use go::{format_duration, format_float, parse_duration};
 pub use names::{CanaryKey, Gvk, ObjectKey, Sha};
 pub use object::{FieldManager, Object};
+pub use redact::{redact, truncate, with_causes};
 pub use snapshot::{Blob, Snapshot};
 
 use serde::{Deserialize, Serialize};

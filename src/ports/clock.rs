@@ -1,6 +1,5 @@
 //! Time as a port: production reads the system clock, the sandbox jumps.
 
-use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 

@@ -61,4 +61,11 @@ pub trait Forge: Send + Sync {
     /// # Errors
     /// See [`ForgeError`].
     async fn set_status(&self, status: &CommitStatus) -> Result<(), ForgeError>;
+
+    /// The statuses of a commit that are in force, one for each context; may leave out old ones of a commit with more
+    /// than a hundred. After a crash or a lost answer it tells what has been posted already.
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    async fn statuses(&self, sha: &Sha) -> Result<Vec<CommitStatus>, ForgeError>;
 }
