@@ -1,0 +1,85 @@
+//! What a run must remember beyond Flagger's status.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::observation::Version;
+
+/// Annotation of the Canary that keeps [`RunMemory`] as JSON.
+pub const RUN_ANNOTATION: &str = "serin.dev/run";
+
+/// Run memory, kept as JSON in the annotation [`RUN_ANNOTATION`] and written *before* the status it belongs to, only
+/// when it changed. An unreadable annotation reads as the default: every field has a safe meaning when it is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunMemory {
+    /// When the present or last run began; part of the verdict's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// The version that waits for approval or is being released. Found at rest it means that a start was not recorded in
+    /// full: the run begins again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Version>,
+    /// The version that users had when the run began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<Version>,
+    /// Since when the run cannot go on for a reason that is not the release's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_since: Option<Timestamp>,
+    /// How many of the failed checks were no real verdicts (no data, nobody answered).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub undecided: i64,
+    /// The last real evidence against the release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// Restarts by newer revisions since the last verdict.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restarts: i64,
+    /// The release failed while the primary could not take all traffic: it is being given the promoted version back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restoring: bool,
+    /// What people were told last about a state that lasts, so that it is said once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+    /// Operator tokens that were there when the run began: they were for something else, or began it. A token that ends a
+    /// run is not noted when it does, so that a crash before the status is written does not lose it.
+    #[serde(skip_serializing_if = "Handled::is_empty")]
+    pub handled: Handled,
+}
+
+/// Operator tokens that need no more attention.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handled {
+    /// Of `serin.dev/rollback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
+    /// Of `serin.dev/promote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promote: Option<String>,
+    /// Of `serin.dev/retry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+}
+
+impl Handled {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl RunMemory {
+    /// Reads the annotation's text.
+    pub fn parse(text: Option<&str>) -> Self {
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// The annotation's text.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,343 @@
+//! One tick in the making: what was seen, and what has been decided so far.
+
+use jiff::SignedDuration;
+
+use super::decision::{
+    Action, AlertText, Decision, Level, MetricRecord, Notice, Outcome, Severity, Step, TickRecord, Verdict,
+};
+use super::memory::RunMemory;
+use super::observation::{self, HookAnswer, Observation, Question, Read, Version, Workload};
+use super::readiness::{self, Readiness, Rules};
+use super::{status, strategy};
+use crate::api::canary::CanaryView;
+use crate::api::{Analysis, CanaryStatus, Phase};
+use crate::domain::Weights;
+
+/// More must be known before the tick can be decided.
+#[derive(Debug)]
+pub(super) struct Ask(pub(super) Vec<Question>);
+
+/// What a part of a tick returns: done, or something must be asked first. A tick that asks is decided again from its
+/// beginning when the replies are there, so what it had decided so far is thrown away.
+pub(super) type Told<T = ()> = Result<T, Ask>;
+
+/// One tick in the making.
+pub(super) struct Tick<'a> {
+    pub(super) canary: &'a CanaryView,
+    pub(super) seen: &'a Observation,
+    pub(super) analysis: Analysis,
+    pub(super) provider: &'a str,
+    pub(super) status: CanaryStatus,
+    pub(super) run: RunMemory,
+    pub(super) actions: Vec<Action>,
+    pub(super) events: Vec<Notice>,
+    pub(super) after: Vec<Question>,
+    pub(super) closing: Vec<Notice>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) metrics: Vec<MetricRecord>,
+    pub(super) hooks: Vec<(String, HookAnswer)>,
+    /// What was decided, in words, for the journal.
+    pub(super) note: String,
+    /// Tick again although the canary is at rest.
+    pub(super) again: bool,
+    /// Whether checks have passed in this tick.
+    pub(super) checked: bool,
+    lasting: bool,
+}
+
+impl<'a> Tick<'a> {
+    pub(super) fn new(canary: &'a CanaryView, seen: &'a Observation) -> Self {
+        Self {
+            canary,
+            seen,
+            // one place decides which analysis is meant, and that none is an empty one.
+            analysis: canary.spec.analysis().cloned().unwrap_or_default(),
+            provider: canary.spec.provider.as_deref().filter(|p| !p.is_empty()).unwrap_or(&seen.settings.provider),
+            status: canary.status.clone(),
+            run: seen.run.clone(),
+            actions: Vec::new(),
+            events: Vec::new(),
+            after: Vec::new(),
+            closing: Vec::new(),
+            verdict: None,
+            metrics: Vec::new(),
+            hooks: Vec::new(),
+            note: String::new(),
+            again: false,
+            checked: false,
+            lasting: false,
+        }
+    }
+
+    /// `NAME.NS` of the canary.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.canary.key.name, self.canary.key.namespace)
+    }
+
+    /// `T.NS` of the target.
+    pub(super) fn target(&self) -> String {
+        format!("{}.{}", self.canary.spec.target_ref.name, self.canary.key.namespace)
+    }
+
+    /// `T-primary.NS`.
+    pub(super) fn primary(&self) -> String {
+        format!("{}.{}", self.canary.spec.primary_workload(), self.canary.key.namespace)
+    }
+
+    /// Kind of the target.
+    pub(super) fn kind(&self) -> &'a str {
+        &self.canary.spec.target_ref.kind
+    }
+
+    /// What Flagger says about a target that is not there.
+    pub(super) fn target_missing(&self) -> String {
+        let name = &self.canary.spec.target_ref.name;
+        format!("deployment {} get query error: deployments.apps {name:?} not found", self.target())
+    }
+
+    /// Failed checks before rollback.
+    pub(super) fn threshold(&self) -> i64 {
+        if self.analysis.threshold <= 0 { 1 } else { self.analysis.threshold }
+    }
+
+    fn deadline_seconds(&self) -> i64 {
+        self.canary.spec.progress_deadline_seconds.unwrap_or(600)
+    }
+
+    /// Whether the provider moves traffic by weights.
+    pub(super) fn routed(&self) -> bool {
+        self.provider != strategy::UNROUTED
+    }
+
+    /// Live weights; all on the primary where there are no routes.
+    pub(super) fn live(&self) -> Read<Weights> {
+        if self.routed() { self.seen.weights.clone() } else { Read::Present(Weights::PRIMARY) }
+    }
+
+    // What is told.
+
+    pub(super) fn notice(&self, level: Level, message: String) -> Notice {
+        Notice { level, message, phase: self.status.phase, alert: None }
+    }
+
+    pub(super) fn normal(&mut self, message: String) {
+        self.events.push(self.notice(Level::Normal, message));
+    }
+
+    pub(super) fn warn(&mut self, message: String) {
+        self.events.push(self.notice(Level::Warning, message));
+    }
+
+    /// Adds an alert to the event that was told last.
+    pub(super) fn alert(&mut self, severity: Severity, text: &str, metadata: bool) {
+        if let Some(notice) = self.events.last_mut() {
+            notice.alert = Some(AlertText { severity, text: text.to_owned(), metadata });
+        }
+    }
+
+    /// Whether this state that lasts was not told of yet. Told once for as long as every tick comes here.
+    pub(super) fn first_time(&mut self, state: &str) -> bool {
+        self.lasting = true;
+        let first = self.run.said.as_deref() != Some(state);
+        if first {
+            self.run.said = Some(state.to_owned());
+        }
+        first
+    }
+
+    /// Tells of a state that lasts, once, and keeps looking.
+    pub(super) fn warn_once(&mut self, message: String) {
+        if self.first_time(&message) {
+            self.warn(message.clone());
+        }
+        self.note = message;
+        self.again = true;
+    }
+
+    // Phases and versions.
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        let (kind, now) = (self.kind(), self.seen.now);
+        status::enter(&mut self.status, phase, kind, now);
+    }
+
+    /// The version that this canary saw last.
+    pub(super) fn applied(&self) -> Version {
+        let digest = self.status.last_applied_spec.clone().unwrap_or_default();
+        Version { digest, configs: self.status.tracked_configs.clone() }
+    }
+
+    pub(super) fn set_applied(&mut self, version: &Version) {
+        self.status.last_applied_spec = Some(version.digest.clone());
+        self.status.tracked_configs = version.configs.clone();
+    }
+
+    /// The version that users are meant to have, when it is known.
+    pub(super) fn promoted(&self) -> Option<Version> {
+        let digest = self.status.last_promoted_spec.clone().filter(|digest| !is_foreign(digest))?;
+        let at_rest = matches!(self.status.phase, Phase::Initialized | Phase::Succeeded);
+        if at_rest && self.status.last_applied_spec.as_ref() == Some(&digest) {
+            return Some(Version { digest, configs: self.status.tracked_configs.clone() });
+        }
+        // The status knows the digest but not the configs. The run's memory was written before the status, so it counts
+        // only where it agrees.
+        let remembered = self.run.promoted.clone().filter(|version| version.digest == digest);
+        Some(remembered.unwrap_or(Version { digest, configs: None }))
+    }
+
+    /// The target's live version.
+    pub(super) fn target_version(&self) -> Option<&'a Version> {
+        self.seen.target.present().and_then(|target| target.version.as_ref())
+    }
+
+    /// Whether this is the version that users have.
+    pub(super) fn is_promoted(&self, version: &Version) -> bool {
+        match self.promoted() {
+            Some(promoted) => same(version, &promoted),
+            // Taken over from Flagger: its hash means nothing here, the primary itself does.
+            None => self.primary_version().is_some_and(|carried| same(version, carried)),
+        }
+    }
+
+    fn primary_version(&self) -> Option<&'a Version> {
+        self.seen.primary.present().and_then(|primary| primary.version.as_ref())
+    }
+
+    /// Whether the primary is known to carry something else than the promoted version.
+    pub(super) fn primary_strayed(&self) -> bool {
+        match (self.primary_version(), self.promoted()) {
+            (Some(carried), Some(promoted)) => !same(carried, &promoted),
+            _ => false,
+        }
+    }
+
+    /// Whether the primary carries this version, as far as it can be told.
+    pub(super) fn primary_carries(&self, version: &Version) -> bool {
+        self.primary_version().is_none_or(|carried| same(carried, version))
+    }
+
+    // Health.
+
+    pub(super) fn primary_readiness(&self, primary: &Workload) -> Readiness {
+        let name = self.canary.spec.primary_workload();
+        let keda = self.canary.spec.autoscaler_ref.as_ref().is_some_and(|scaler| scaler.kind == "ScaledObject");
+        self.readiness(primary, &name, self.analysis.primary_ready_threshold, keda)
+    }
+
+    pub(super) fn canary_readiness(&self, target: &Workload) -> Readiness {
+        let name = &self.canary.spec.target_ref.name;
+        self.readiness(target, name, self.analysis.canary_ready_threshold, false)
+    }
+
+    fn readiness(&self, workload: &Workload, name: &str, threshold: Option<i64>, zero_is_ready: bool) -> Readiness {
+        let threshold = threshold.unwrap_or(100);
+        let deadline_seconds = self.deadline_seconds();
+        readiness::deployment(workload, Rules { name, threshold, deadline_seconds, zero_is_ready, now: self.seen.now })
+    }
+
+    /// Whether the primary can take traffic now.
+    pub(super) fn primary_serves(&self) -> bool {
+        self.seen.primary.present().is_some_and(readiness::serves)
+    }
+
+    /// Whether the canary can take traffic now.
+    pub(super) fn canary_serves(&self) -> bool {
+        self.seen.target.present().is_some_and(readiness::serves)
+    }
+
+    // What is done.
+
+    /// Corrects what was made for this canary. Never part of a rollback, which must not wait for it.
+    pub(super) fn ensure_objects(&mut self) {
+        self.actions.extend([Action::EnsureServices, Action::EnsureApex, Action::EnsureRoute]);
+    }
+
+    /// Sets the weights and says so in the status; nothing where there are no routes.
+    pub(super) fn set_weights(&mut self, weights: Weights) {
+        if self.routed() {
+            if self.seen.weights != Read::Present(weights) {
+                self.actions.push(Action::SetWeights(weights));
+            }
+            self.status.canary_weight = i64::from(weights.canary);
+        }
+    }
+
+    /// Makes a primary that is gone: from the target only when the target is what users are meant to have.
+    pub(super) fn remake_primary(&mut self) {
+        match (self.promoted(), self.target_version()) {
+            (Some(promoted), Some(version)) if !same(version, &promoted) => {
+                self.actions.push(Action::RestorePrimary(promoted));
+            }
+            (Some(promoted), None) => self.actions.push(Action::RestorePrimary(promoted)),
+            _ => self.actions.push(Action::CreatePrimary),
+        }
+    }
+
+    /// Notes since when the run cannot go on for no fault of the release, and whether that is too long now.
+    pub(super) fn hold_expired(&mut self) -> bool {
+        let since = *self.run.hold_since.get_or_insert(self.seen.now);
+        self.seen.now.duration_since(since) > SignedDuration::from_secs(self.deadline_seconds())
+    }
+
+    /// Hooks to call when the status is written.
+    pub(super) fn call_after(&mut self) {
+        let phase = self.status.phase;
+        self.after = super::hooks::of(&self.analysis, crate::api::WebhookType::PostRollout)
+            .map(|(index, _)| Question::Hook { index, type_: crate::api::WebhookType::PostRollout, phase })
+            .collect();
+    }
+
+    /// Records how the release ended.
+    pub(super) fn conclude(&mut self, version: Version, outcome: Outcome) {
+        let weight = self.canary.status.canary_weight;
+        self.verdict = Some(Verdict { version, started: self.run.started, weight, outcome });
+    }
+
+    /// The decision.
+    pub(super) fn finish(mut self) -> Step {
+        if !self.lasting {
+            self.run.said = None;
+        }
+        let before = &self.canary.status;
+        if self.status != *before {
+            self.status.last_transition_time = Some(status::time_text(self.seen.now));
+        }
+        let phase = self.status.phase;
+        let running = phase.is_active() || self.run.restoring;
+        let again = running || self.again || matches!(phase, Phase::Unset | Phase::Initializing | Phase::Terminating);
+        let journal = (running || before.phase.is_active()).then(|| TickRecord {
+            time: self.seen.now,
+            phase,
+            weight: self.status.canary_weight,
+            iterations: self.status.iterations,
+            failed_checks: self.status.failed_checks,
+            metrics: self.metrics,
+            hooks: self.hooks,
+            decision: match (self.note.is_empty(), self.events.last()) {
+                (true, Some(notice)) => notice.message.clone(),
+                _ => self.note,
+            },
+        });
+        Step::Do(Box::new(Decision {
+            actions: self.actions,
+            recheck: again.then(|| observation::interval(&self.analysis)),
+            status: self.status,
+            run: self.run,
+            events: self.events,
+            after: self.after,
+            closing: self.closing,
+            verdict: self.verdict,
+            journal,
+        }))
+    }
+}
+
+/// Whether two versions are the same. Configs that are not known decide nothing.
+pub fn same(a: &Version, b: &Version) -> bool {
+    a.digest == b.digest && (a.configs == b.configs || a.configs.is_none() || b.configs.is_none())
+}
+
+/// Whether this digest was written by another program.
+pub(super) fn is_foreign(digest: &str) -> bool {
+    !digest.starts_with("v1:")
+}
