@@ -1,1 +1,7 @@
-//! (room telemetry)
+//! Metrics of our own, and logs.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogFormat, LogSetupError, init_logging};
+pub use metrics::{CONTENT_TYPE, Telemetry};
