@@ -1,0 +1,53 @@
+//! Definitions of route objects that clusters have from their ingress controllers.
+
+use serde_json::{Value, json};
+
+/// CustomResourceDefinitions for the route kinds that the traffic model follows. They have the right names, columns and
+/// status subresource, and no schema: what the real ones would refuse is not seen here.
+pub fn definitions() -> Vec<Value> {
+    vec![definition(
+        "projectcontour.io",
+        "v1",
+        "HTTPProxy",
+        "httpproxies",
+        &[
+            ("FQDN", ".spec.virtualhost.fqdn"),
+            ("Status", ".status.currentStatus"),
+            ("Status Description", ".status.description"),
+        ],
+    )]
+}
+
+fn definition(group: &str, version: &str, kind: &str, plural: &str, columns: &[(&str, &str)]) -> Value {
+    let columns: Vec<Value> =
+        columns.iter().map(|(name, path)| json!({"name": name, "type": "string", "jsonPath": path})).collect();
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group,
+            "names": {
+                "kind": kind,
+                "listKind": format!("{kind}List"),
+                "plural": plural,
+                "singular": kind.to_lowercase(),
+            },
+            "scope": "Namespaced",
+            "versions": [{
+                "name": version,
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": columns,
+                "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "properties": {
+                        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                    },
+                }},
+            }],
+        },
+    })
+}
