@@ -1,1 +1,112 @@
-//! (room traffic)
+//! Traffic providers: one folder each, chosen by name. A new provider is a folder, one line in [`router`], one name in
+//! [`PROVIDERS`], and a run of the conformance suite.
+
+#[cfg(test)]
+mod conformance;
+pub mod contour;
+pub mod kubernetes;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api;
+use crate::api::CanaryView;
+use crate::domain::{FieldManager, Object};
+use crate::ports::{Cluster, TrafficRouter};
+
+/// The operator's flags that shape routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `spec.ingressClassName` of generated HTTPProxies (`-ingress-class`).
+    pub ingress_class: Option<String>,
+}
+
+/// The provider names that are implemented.
+pub const PROVIDERS: [&str; 2] = ["contour", "kubernetes"];
+
+/// The router of a provider.
+///
+/// # Errors
+/// A provider that Flagger knows and serin does not implement yet, or that nobody knows, is refused by name. (Flagger
+/// takes an unknown name for Istio.)
+pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
+    let supported = PROVIDERS.join(", ");
+    match provider {
+        "contour" => Ok(Arc::new(contour::Contour::new(cluster, options.ingress_class))),
+        "kubernetes" => Ok(Arc::new(kubernetes::Kubernetes)),
+        _ if api::canary::PROVIDERS.contains(&provider) => {
+            Err(format!("provider `{provider}` is not implemented yet; supported are: {supported}"))
+        }
+        _ => Err(format!("provider `{provider}` is unknown; supported are: {supported}")),
+    }
+}
+
+/// Fields of a canary that a provider cannot honour, as the Canary writes them; none for a provider that is not there.
+pub fn unsupported_fields(provider: &str, canary: &CanaryView) -> Vec<String> {
+    match provider {
+        "contour" => contour::unsupported_fields(canary),
+        "kubernetes" => kubernetes::Kubernetes.unsupported_fields(canary),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether applying `desired` (as the engine) would leave `live` as it is. Lists are compared as a whole except owner
+/// references; a label or annotation of ours that `desired` no longer has is a change, found in `managedFields`.
+pub(crate) fn unchanged(live: &Object, desired: &Object) -> bool {
+    covers(&live.0, &desired.0) && !has_stale_metadata(live, desired)
+}
+
+fn covers(live: &Value, desired: &Value) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(key, wanted)| match live.get(key) {
+            Some(Value::Array(present)) if key == "ownerReferences" => wanted
+                .as_array()
+                .is_some_and(|wanted| wanted.iter().all(|owner| present.iter().any(|present| covers(present, owner)))),
+            Some(present) => covers(present, wanted),
+            None => false,
+        }),
+        (live, desired) => live == desired,
+    }
+}
+
+fn has_stale_metadata(live: &Object, desired: &Object) -> bool {
+    let entries = live.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let ours = entries.filter(|entry| {
+        let is = |field: &str, value: &str| entry.get(field).and_then(Value::as_str) == Some(value);
+        is("manager", FieldManager::Engine.as_str()) && is("operation", "Apply")
+    });
+    ours.into_iter().any(|entry| {
+        ["labels", "annotations"].iter().any(|field| {
+            let owned = entry.pointer(&format!("/fieldsV1/f:metadata/f:{field}")).and_then(Value::as_object);
+            let wanted = desired.at(&format!("/metadata/{field}"));
+            owned
+                .into_iter()
+                .flatten()
+                .filter_map(|(key, _)| key.strip_prefix("f:"))
+                .any(|key| wanted.is_none_or(|wanted| wanted.get(key).is_none()))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::memory::MemoryCluster;
+
+    #[test]
+    fn providers_are_found_by_name_and_others_refused_by_name() {
+        let router = |name: &str| super::router(name, Arc::new(MemoryCluster::default()), Options::default()).err();
+        for name in PROVIDERS {
+            assert_eq!(router(name), None);
+        }
+        assert_eq!(
+            router("istio").as_deref(),
+            Some("provider `istio` is not implemented yet; supported are: contour, kubernetes")
+        );
+        assert_eq!(
+            router("gatewayapi").as_deref(),
+            Some("provider `gatewayapi` is unknown; supported are: contour, kubernetes")
+        );
+    }
+}
