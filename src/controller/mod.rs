@@ -1,1 +1,97 @@
-//! (room controller)
+//! The loops of the daemon: sources (Git to cluster), canaries (observe, decide, act, record), write-back (verdicts to
+//! Git and forge). They know ports and pure rooms only.
+
+mod bootstrap;
+mod canary;
+mod drain;
+mod journals;
+mod judge;
+mod publisher;
+mod refs;
+mod registry;
+mod render;
+mod revert;
+mod schedule;
+mod settings;
+mod source;
+mod state;
+mod wanted;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub use drain::Drain;
+pub use settings::{Ports, RouterFactory, Settings, Source, SourceSettings};
+pub use state::{CONFIRM_PRUNE, KEEP_GIT, state_key};
+
+pub(crate) use render::rendered;
+
+use registry::Registry;
+use render::SourceRender;
+use source::SourceContext;
+use state::SourceState;
+
+/// Runs the daemon until [`Drain::begin`] and the end of all work under way, or until the future is dropped, which may
+/// happen at any moment: nothing is lost (I4). Each source comes with the receiver of its triggers (webhook pushes).
+pub async fn run(settings: Settings, ports: Ports, sources: Vec<(Source, mpsc::Receiver<()>)>) {
+    let settings = Arc::new(settings);
+    let (registry, looks) = Registry::new();
+    let registry = Arc::new(registry);
+    let (context, background) = canary::Context::new(settings.clone(), ports.clone(), registry.clone());
+    let mut tasks = JoinSet::new();
+    let mut states = Vec::new();
+    tasks.spawn(background);
+    let mut publishers: BTreeMap<(String, Option<String>), Vec<Arc<SourceContext>>> = BTreeMap::new();
+    for (source, triggers) in sources {
+        let state =
+            Arc::new(SourceState::new(&source.settings.name, &settings.cluster, &settings.namespace, ports.clone()));
+        registry.add(&state);
+        states.push(state.clone());
+        let render = SourceRender::new(source.settings.clone(), settings.cluster.clone());
+        let context = Arc::new(SourceContext {
+            source,
+            cluster_name: settings.cluster.clone(),
+            config_tracking: settings.config_tracking,
+            ports: ports.clone(),
+            registry: registry.clone(),
+            state,
+            render,
+            head: std::sync::Mutex::default(),
+            reverts: std::sync::Mutex::default(),
+            passed: std::sync::atomic::AtomicBool::default(),
+        });
+        tasks.spawn(writer::run(context.clone()));
+        let group = (context.source.settings.repository.clone(), context.source.settings.status_branch.clone());
+        publishers.entry(group).or_default().push(context.clone());
+        tasks.spawn(source::run(context, triggers));
+    }
+    for sources in publishers.into_values() {
+        tasks.spawn(publisher::run(sources));
+    }
+    tasks.spawn(canary::run(context, looks));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a loop of the daemon ended");
+        }
+    }
+    for state in states {
+        if let Err(error) = state.save(false).await {
+            tracing::warn!(source = state.name, %error, "saving the journals at the end");
+        }
+    }
+}
+
+/// Runs one piece of a loop's work. A panic in it, which is a defect, ends that piece only.
+async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    if ended.is_err() {
+        tracing::error!(what, "this panicked, which is a defect of serin; it is tried again");
+    }
+    ended.ok()
+}

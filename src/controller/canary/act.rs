@@ -1,0 +1,371 @@
+//! Act: obeys the actions of a decision. Every action may run twice; one that finds its work done writes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::observe::{Scene, VERSION_ANNOTATION, primary_key, target_key};
+use crate::api::canary::CanaryView;
+use crate::domain::{FieldManager, Object, ObjectKey};
+use crate::ports::{ClusterError, RouteError};
+use crate::rollout::objects::{ObjectOptions, configs, deployment, hpa, services};
+use crate::rollout::{Action, Version, same};
+
+/// Flagger's finalizer.
+pub(crate) const FINALIZER: &str = "finalizer.flagger.app";
+
+/// Why an action failed; the text of the Warning event.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// Runs one action.
+pub(super) async fn act(context: &Context, scene: &Scene, action: &Action) -> Result<(), ActError> {
+    let actor = Actor { context, scene, canary: &scene.canary };
+    match action {
+        Action::AddFinalizer => actor.finalizer(true).await,
+        Action::RemoveFinalizer => actor.finalizer(false).await,
+        Action::CreatePrimary => actor.create_primary().await,
+        Action::EnsureServices => {
+            actor.service(services::Role::Canary).await?;
+            actor.service(services::Role::Primary).await
+        }
+        Action::EnsureApex => actor.service(services::Role::Apex).await,
+        Action::EnsureRoute => Ok(actor.router()?.reconcile(actor.canary).await?),
+        Action::SetWeights(weights) => Ok(actor.router()?.set(actor.canary, *weights).await?),
+        Action::ScaleTargetUp => actor.scale_up().await,
+        Action::ScaleTargetDown => actor.scale(0).await,
+        Action::Promote(version) => actor.promote(version).await,
+        Action::RestorePrimary(version) => actor.restore(version).await,
+        Action::FinalizeTarget => actor.finalize_target().await,
+        Action::FinalizeServices => actor.finalize_services().await,
+        Action::FinalizeRoute => Ok(actor.router()?.finalize(actor.canary).await?),
+    }
+}
+
+struct Actor<'a> {
+    context: &'a Context,
+    scene: &'a Scene,
+    canary: &'a CanaryView,
+}
+
+impl Actor<'_> {
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Arc<Object>>, ClusterError> {
+        self.context.ports.cluster.get(key).await
+    }
+
+    /// Applies an object under the engine's name, unless the live one holds every field of it already.
+    async fn ensure(&self, wanted: &Object) -> Result<Arc<Object>, ClusterError> {
+        if let Some(live) = self.get(&wanted.key()).await?
+            && contains(&live.0, &wanted.0)
+        {
+            return Ok(live);
+        }
+        self.context.ports.cluster.apply(wanted, FieldManager::Engine).await
+    }
+
+    fn options(&self) -> &ObjectOptions {
+        &self.context.options
+    }
+
+    fn router(&self) -> Result<&dyn crate::ports::TrafficRouter, ActError> {
+        let provider = self.context.provider(self.canary);
+        self.scene.router.as_deref().ok_or_else(|| ActError::Impossible(format!("there is no provider `{provider}`")))
+    }
+
+    fn target(&self) -> Result<&Object, ActError> {
+        let missing = || ActError::Impossible(format!("{} not found", target_key(self.canary)));
+        self.scene.target.as_deref().ok_or_else(missing)
+    }
+
+    fn label(&self) -> Result<&crate::rollout::objects::SelectorLabel, ActError> {
+        let missing = || ActError::Impossible("the target has no selector label".to_owned());
+        self.scene.label.as_ref().ok_or_else(missing)
+    }
+
+    async fn finalizer(&self, wanted: bool) -> Result<(), ActError> {
+        let mut finalizers = self.canary.finalizers.clone();
+        finalizers.retain(|name| name != FINALIZER);
+        if wanted {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        if finalizers == self.canary.finalizers {
+            return Ok(());
+        }
+        // A merge patch of nothing but the list: a typed update would write defaults into the user's spec. The resource
+        // version guards the finalizers of others.
+        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": self.canary.resource_version}});
+        let key = self.canary.key.object_key();
+        match self.context.ports.cluster.patch(&key, None, &patch, FieldManager::Engine).await {
+            Ok(_) => Ok(()),
+            Err(ClusterError::NotFound(_)) if !wanted => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn service(&self, role: services::Role) -> Result<(), ActError> {
+        let name = match role {
+            services::Role::Apex => self.canary.spec.apex_name().to_owned(),
+            services::Role::Primary => self.canary.spec.primary_service(),
+            services::Role::Canary => self.canary.spec.canary_service(),
+        };
+        let key = ObjectKey::namespaced("v1", "Service", &self.canary.key.namespace, &name);
+        let live = self.get(&key).await?;
+        let wanted = services::service(self.canary, role, self.target()?, self.label()?, live.as_deref());
+        self.ensure(&wanted).await?;
+        Ok(())
+    }
+
+    async fn create_primary(&self) -> Result<(), ActError> {
+        if self.scene.primary.is_none() {
+            let version = self.target_version()?;
+            self.write_configs().await?;
+            self.write_primary(None, &version).await?;
+        }
+        self.write_autoscaler().await
+    }
+
+    fn target_version(&self) -> Result<Version, ActError> {
+        let target = self.target()?;
+        let template = target.at("/spec/template").unwrap_or(&Value::Null);
+        let configs = self.context.settings.config_tracking.then(|| {
+            self.scene
+                .configs
+                .iter()
+                .map(|(reference, object)| (reference.status_key(), configs::checksum(object)))
+                .collect()
+        });
+        Ok(Version { digest: crate::domain::Digest::of(template).0, configs })
+    }
+
+    async fn write_configs(&self) -> Result<(), ActError> {
+        for (reference, config) in &self.scene.configs {
+            let mut key = reference.object_key(&self.canary.key.namespace);
+            key.name = format!("{}-primary", key.name);
+            let live = self.get(&key).await?;
+            let wanted = configs::primary_config(self.canary, config, live.as_deref(), self.options());
+            self.ensure(&wanted).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_primary(&self, live: Option<&Object>, version: &Version) -> Result<(), ActError> {
+        let configs: BTreeSet<_> =
+            self.scene.configs.iter().map(|(reference, _)| (reference.kind, reference.name.clone())).collect();
+        let flagger_id = uuid::Uuid::new_v4().to_string();
+        let input = deployment::PrimaryInput {
+            canary: self.canary,
+            target: self.target()?,
+            label: self.label()?,
+            live,
+            configs: &configs,
+            flagger_id: &flagger_id,
+        };
+        let mut primary = deployment::primary(&input, self.options());
+        record_version(&mut primary, version);
+        self.context.ports.cluster.apply(&primary, FieldManager::Engine).await?;
+        Ok(())
+    }
+
+    async fn write_autoscaler(&self) -> Result<(), ActError> {
+        let Some(reference) = &self.canary.spec.autoscaler_ref else { return Ok(()) };
+        if reference.kind != "HorizontalPodAutoscaler" {
+            return Err(ActError::Impossible(format!("autoscaler kind {} is not supported yet", reference.kind)));
+        }
+        let key = ObjectKey::namespaced(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            &self.canary.key.namespace,
+            &reference.name,
+        );
+        let hpa = self.get(&key).await?.ok_or(ClusterError::NotFound(key))?;
+        self.ensure(&hpa::primary_hpa(self.canary, &hpa)).await?;
+        Ok(())
+    }
+
+    async fn scale_up(&self) -> Result<(), ActError> {
+        let target = self.target()?;
+        if target.int("/spec/replicas").unwrap_or(1) > 0 {
+            return Ok(());
+        }
+        let autoscaler = match &self.canary.spec.autoscaler_ref {
+            Some(reference) => {
+                let namespace = &self.canary.key.namespace;
+                self.get(&ObjectKey::namespaced(&reference.api_version, &reference.kind, namespace, &reference.name))
+                    .await?
+            }
+            None => None,
+        };
+        let replicas = deployment::scale_up_replicas(target, self.scene.primary.as_deref(), autoscaler.as_deref());
+        self.scale(replicas).await
+    }
+
+    async fn scale(&self, replicas: i64) -> Result<(), ActError> {
+        let key = target_key(self.canary);
+        let Some(live) = self.get(&key).await? else {
+            return if replicas == 0 { Ok(()) } else { Err(ClusterError::NotFound(key).into()) };
+        };
+        if live.int("/spec/replicas").unwrap_or(1) == replicas {
+            return Ok(());
+        }
+        let scaled = Object(json!({
+            "apiVersion": key.gvk.api_version(),
+            "kind": key.gvk.kind,
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "spec": {"replicas": replicas},
+        }));
+        self.context.ports.cluster.apply(&scaled, FieldManager::Engine).await?;
+        Ok(())
+    }
+
+    async fn promote(&self, version: &Version) -> Result<(), ActError> {
+        let now = self.target_version()?;
+        if !same(&now, version) {
+            // The target changed while hooks and metrics ran: what was analysed is not what would be copied.
+            return Err(ActError::Impossible(format!("{} changed since it was analysed", target_key(self.canary))));
+        }
+        let primary = self.scene.primary.as_deref().ok_or_else(|| ClusterError::NotFound(primary_key(self.canary)))?;
+        if recorded_version(primary).as_ref() == Some(version) {
+            return Ok(());
+        }
+        self.keep_promoted(primary).await?;
+        self.write_configs().await?;
+        self.write_primary(Some(primary), version).await?;
+        self.write_autoscaler().await
+    }
+
+    /// Key of the Secret that keeps what the primary was before a promotion, until the promotion is through. A Secret,
+    /// because tracked Secrets are part of it.
+    fn kept_key(&self) -> ObjectKey {
+        let name = format!("{}-promoted", self.canary.spec.primary_workload());
+        ObjectKey::namespaced("v1", "Secret", &self.canary.key.namespace, &name)
+    }
+
+    /// Keeps the primary and its configs as they are, so that a rollback after this point needs neither Git nor luck.
+    async fn keep_promoted(&self, primary: &Object) -> Result<(), ActError> {
+        let mut objects = Vec::new();
+        for reference in configs::tracked_configs(primary.at("/spec/template").unwrap_or(&Value::Null)) {
+            if let Some(config) = self.get(&reference.object_key(&self.canary.key.namespace)).await? {
+                objects.push(clean(&config));
+            }
+        }
+        objects.push(clean(primary));
+        let text = serde_json::to_string(&objects).map_err(|error| ActError::Impossible(error.to_string()))?;
+        let key = self.kept_key();
+        let secret = Object(json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": key.name,
+                "namespace": key.namespace,
+                "ownerReferences": [crate::rollout::objects::owner_reference(self.canary)],
+            },
+            "type": "serin.dev/promoted",
+            "data": {"objects.json": base64::engine::general_purpose::STANDARD.encode(text)},
+        }));
+        self.ensure(&secret).await?;
+        Ok(())
+    }
+
+    async fn restore(&self, version: &Version) -> Result<(), ActError> {
+        if self.scene.primary.as_deref().and_then(recorded_version).is_some_and(|carried| same(&carried, version)) {
+            return Ok(());
+        }
+        let key = self.kept_key();
+        let kept = self.get(&key).await?.ok_or(ClusterError::NotFound(key))?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(kept.str("/data/objects.json"));
+        let objects: Vec<Object> = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .ok_or_else(|| ActError::Impossible(format!("{} does not hold what serin wrote", kept.key())))?;
+        for mut object in objects {
+            if object.key() == primary_key(self.canary) {
+                if recorded_version(&object).as_ref().is_some_and(|kept| !same(kept, version)) {
+                    return Err(ActError::Impossible("the kept primary is of another version".to_owned()));
+                }
+                record_version(&mut object, version);
+            }
+            self.ensure(&object).await?;
+        }
+        Ok(())
+    }
+
+    async fn finalize_target(&self) -> Result<(), ActError> {
+        if self.scene.target.is_none() {
+            return Ok(());
+        }
+        match self.scene.primary.as_deref().and_then(|primary| primary.int("/spec/replicas")) {
+            Some(replicas) if replicas > 0 => self.scale(replicas).await,
+            _ => self.scale_up().await,
+        }
+    }
+
+    async fn finalize_services(&self) -> Result<(), ActError> {
+        let Some(label) = &self.scene.label else { return Ok(()) };
+        let key = ObjectKey::namespaced("v1", "Service", &self.canary.key.namespace, self.canary.spec.apex_name());
+        let Some(live) = self.get(&key).await? else { return Ok(()) };
+        if let Some(patch) = services::restored_apex(&live, label) {
+            self.context.ports.cluster.patch(&key, None, &patch, FieldManager::Engine).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Forgets what [`Actor::keep_promoted`] kept, once the promotion is through or undone.
+pub(super) async fn forget_promoted(context: &Context, scene: &Scene) -> Result<(), ActError> {
+    let actor = Actor { context, scene, canary: &scene.canary };
+    let key = actor.kept_key();
+    if actor.get(&key).await?.is_some() {
+        context.ports.cluster.delete(&key, None).await?;
+    }
+    Ok(())
+}
+
+fn recorded_version(primary: &Object) -> Option<Version> {
+    serde_json::from_str(primary.annotation(VERSION_ANNOTATION)?).ok()
+}
+
+fn record_version(primary: &mut Object, version: &Version) {
+    if let Ok(text) = serde_json::to_string(version) {
+        primary.0["metadata"]["annotations"][VERSION_ANNOTATION] = Value::String(text);
+    }
+}
+
+/// What can be applied again later: identity, labels, annotations, owners and everything but the status.
+fn clean(object: &Object) -> Object {
+    let mut copy = object.0.clone();
+    if let Some(map) = copy.as_object_mut() {
+        map.remove("status");
+    }
+    if let Some(metadata) = copy.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata
+            .retain(|key, _| ["name", "namespace", "labels", "annotations", "ownerReferences"].contains(&key.as_str()));
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove("deployment.kubernetes.io/revision");
+        }
+    }
+    Object(copy)
+}
+
+/// Whether `live` holds everything that `wanted` says: maps by key, lists item by item in order.
+fn contains(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
+            Some(live) => contains(live, wanted),
+            None => wanted.is_null(),
+        }),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| contains(live, wanted))
+        }
+        (live, wanted) => live == wanted,
+    }
+}

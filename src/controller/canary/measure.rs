@@ -1,0 +1,255 @@
+//! Measure: answers to the questions that `rollout::decide` asks, through metric providers and hooks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures::future::join_all;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::api::canary::{CanaryView, Metric, Webhook};
+use crate::api::{MetricTemplateSpec, Phase};
+use crate::domain::{Object, ObjectKey, parse_duration, sha256_hex};
+use crate::ports::{self, HookCall, HookReply, MetricQuery};
+use crate::rollout::analysis::{Check, Source, checks};
+use crate::rollout::template::{Model, render};
+use crate::rollout::{Answers, Fault, HookAnswer, Question, Reading, queries};
+use serde::Deserialize as _;
+
+/// How long a metric provider may take (Flagger: 5 s).
+const METRIC_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a hook may take when it does not say (Flagger: 10 s).
+const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks all questions and adds the replies to `answers`. Metrics are measured side by side; hooks one after another, up
+/// to the first that does not pass, as Flagger calls them.
+pub(super) async fn answer(context: &Context, canary: &CanaryView, questions: &[Question], answers: &mut Answers) {
+    for question in questions {
+        match question {
+            Question::Metrics => answers.metrics = Some(measure(context, canary).await),
+            Question::Providers => answers.providers = Some(probe(context, canary).await),
+            Question::Hook { index, phase, .. } => {
+                let Some(hook) = canary.spec.analysis().and_then(|analysis| analysis.webhooks.get(*index)) else {
+                    continue;
+                };
+                let reply = call(context, canary, hook, *phase, None).await;
+                answers.hooks.insert(*index, reply);
+            }
+        }
+    }
+}
+
+/// Calls one hook; `event` is the metadata of an event hook.
+pub(super) async fn call(
+    context: &Context,
+    canary: &CanaryView,
+    hook: &Webhook,
+    phase: Phase,
+    event: Option<BTreeMap<String, String>>,
+) -> HookAnswer {
+    let timeout = match hook.timeout.as_deref().filter(|text| text.len() > 1) {
+        None => HOOK_TIMEOUT,
+        Some(text) => match parse_duration(text) {
+            Some(timeout) => timeout,
+            None => return HookAnswer::Refused(format!("timeout `{text}` is not a duration such as 10s")),
+        },
+    };
+    let mut metadata = hook.metadata.clone();
+    metadata.extend(event.into_iter().flatten());
+    let mut body = json!({
+        "name": canary.key.name,
+        "namespace": canary.key.namespace,
+        "phase": phase.as_str(),
+        "checksum": checksum(canary),
+    });
+    if !metadata.is_empty() {
+        body["metadata"] = json!(metadata);
+    }
+    let call = HookCall {
+        url: hook.url.clone(),
+        body,
+        timeout,
+        retries: u32::try_from(hook.retries).unwrap_or(0),
+        disable_tls: hook.disable_tls,
+    };
+    match context.ports.hooks.call(call).await {
+        HookReply::Passed => HookAnswer::Passed,
+        HookReply::Refused(words) => HookAnswer::Refused(words),
+        HookReply::Unreachable(words) => HookAnswer::Unreachable(words),
+    }
+}
+
+/// Opaque to receivers: stable between ticks, another with each revision.
+fn checksum(canary: &CanaryView) -> String {
+    let status = &canary.status;
+    let text = json!([status.tracked_configs, status.last_applied_spec]).to_string();
+    sha256_hex(text.as_bytes()).chars().take(16).collect()
+}
+
+async fn measure(context: &Context, canary: &CanaryView) -> Vec<Reading> {
+    let Some(analysis) = canary.spec.analysis() else { return Vec::new() };
+    let checks = checks(analysis);
+    join_all(checks.iter().map(|check| async move {
+        let Some(metric) = analysis.metrics.get(check.metric) else {
+            return Reading::NoData("the metric is gone".to_owned());
+        };
+        match query(context, canary, metric, check).await {
+            Ok(query) => reading(context.ports.metrics.query(query).await),
+            Err(reading) => reading,
+        }
+    }))
+    .await
+}
+
+fn reading(reading: ports::Reading) -> Reading {
+    match reading {
+        ports::Reading::Value(value) => Reading::Value(value),
+        ports::Reading::NoData(detail) => Reading::NoData(detail),
+        ports::Reading::Inconclusive(detail) => Reading::Inconclusive(detail),
+        ports::Reading::ProviderError(detail) => Reading::ProviderError(Fault::Query, detail),
+    }
+}
+
+/// The query of one check, or the reading that stands in for it.
+async fn query(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check) -> Result<MetricQuery, Reading> {
+    let server = context.metrics_server(canary);
+    let window = if check.source == Source::Template { "" } else { "1m" };
+    let model = Model::new(canary, metric, window);
+    let provider = context.provider(canary);
+    match check.source {
+        Source::SuccessRate | Source::Duration => {
+            let text = queries::builtin(provider, check.source, &model).ok_or_else(|| {
+                let detail = format!("provider {provider} has no built-in query {}", metric.name);
+                Reading::ProviderError(Fault::Provider(provider.to_owned()), detail)
+            })?;
+            Ok(prometheus(server, text))
+        }
+        Source::Inline => {
+            let text = metric.query.as_deref().unwrap_or_default();
+            let text =
+                render(text, &model).map_err(|error| Reading::ProviderError(Fault::Render, error.to_string()))?;
+            Ok(prometheus(server, text))
+        }
+        Source::Template => template_query(context, canary, metric, &model).await,
+        Source::Unusable => Err(Reading::NoData("no usable metrics template and query were configured".to_owned())),
+    }
+}
+
+fn prometheus(address: &str, query: String) -> MetricQuery {
+    MetricQuery {
+        provider: "prometheus".to_owned(),
+        address: address.to_owned(),
+        query,
+        headers: BTreeMap::new(),
+        secret: BTreeMap::new(),
+        insecure_skip_verify: false,
+        timeout: METRIC_TIMEOUT,
+    }
+}
+
+async fn template_query(
+    context: &Context,
+    canary: &CanaryView,
+    metric: &Metric,
+    model: &Model,
+) -> Result<MetricQuery, Reading> {
+    let (namespace, template) =
+        template(context, canary, metric).await.map_err(|detail| Reading::ProviderError(Fault::Template, detail))?;
+    let text = render(&template.query, model).map_err(|e| Reading::ProviderError(Fault::Render, e.to_string()))?;
+    template_request(context, &namespace, template, text).await
+}
+
+/// A rendered query of a template, with the credentials of its provider.
+async fn template_request(
+    context: &Context,
+    namespace: &str,
+    template: MetricTemplateSpec,
+    query: String,
+) -> Result<MetricQuery, Reading> {
+    let provider = template.provider;
+    let secret = match &provider.secret_ref {
+        None => BTreeMap::new(),
+        Some(reference) => secret(context, namespace, &reference.name)
+            .await
+            .map_err(|detail| Reading::ProviderError(Fault::Secret(reference.name.clone()), detail))?,
+    };
+    Ok(MetricQuery {
+        provider: provider.type_,
+        address: provider.address.unwrap_or_default(),
+        query,
+        headers: provider.headers,
+        secret,
+        insecure_skip_verify: provider.insecure_skip_verify,
+        timeout: METRIC_TIMEOUT,
+    })
+}
+
+/// The metric's template and the namespace that it lives in. References are checked at use.
+async fn template(
+    context: &Context,
+    canary: &CanaryView,
+    metric: &Metric,
+) -> Result<(String, MetricTemplateSpec), String> {
+    let reference = metric.template_ref.as_ref().ok_or("the metric has no templateRef")?;
+    let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&canary.key.namespace);
+    if context.settings.no_cross_namespace_refs && namespace != canary.key.namespace {
+        return Err(format!(
+            "can't access metric template {}.{namespace}, cross-namespace references are blocked",
+            reference.name
+        ));
+    }
+    let key = ObjectKey::namespaced(crate::api::API_VERSION, "MetricTemplate", namespace, &reference.name);
+    let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
+    let object = object.ok_or_else(|| format!("metrictemplate {namespace}/{} not found", reference.name))?;
+    let spec = object.0.get("spec").unwrap_or(&Value::Null);
+    let spec = MetricTemplateSpec::deserialize(spec).map_err(|error| error.to_string())?;
+    Ok((namespace.to_owned(), spec))
+}
+
+async fn secret(context: &Context, namespace: &str, name: &str) -> Result<BTreeMap<String, SecretString>, String> {
+    let key = ObjectKey::namespaced("v1", "Secret", namespace, name);
+    let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
+    let object = object.ok_or_else(|| format!("secret {namespace}/{name} not found"))?;
+    Ok(secret_data(&object))
+}
+
+fn secret_data(object: &Object) -> BTreeMap<String, SecretString> {
+    let data = object.at("/data").and_then(Value::as_object).into_iter().flatten();
+    data.filter_map(|(key, value)| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str()?).ok()?;
+        Some((key.clone(), SecretString::from(String::from_utf8(bytes).ok()?)))
+    })
+    .collect()
+}
+
+/// Whether the Prometheus servers of this canary answer `vector(1)` with 1.
+async fn probe(context: &Context, canary: &CanaryView) -> Result<(), String> {
+    let metrics = canary.spec.analysis().map(|analysis| analysis.metrics.as_slice()).unwrap_or_default();
+    let question = || "vector(1)".to_owned();
+    for metric in metrics {
+        let query = if metric.template_ref.is_some() {
+            let (namespace, template) = template(context, canary, metric).await?;
+            if template.provider.type_ != "prometheus" {
+                continue;
+            }
+            match template_request(context, &namespace, template, question()).await {
+                Ok(query) => query,
+                Err(Reading::ProviderError(_, detail)) => return Err(detail),
+                Err(_) => continue,
+            }
+        } else {
+            prometheus(context.metrics_server(canary), question())
+        };
+        let address = query.address.clone();
+        match context.ports.metrics.query(query).await {
+            ports::Reading::Value(1.0) => {}
+            ports::Reading::Value(value) => return Err(format!("{address} answered {value} to vector(1)")),
+            ports::Reading::NoData(detail)
+            | ports::Reading::Inconclusive(detail)
+            | ports::Reading::ProviderError(detail) => return Err(detail),
+        }
+    }
+    Ok(())
+}

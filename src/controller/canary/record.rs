@@ -1,0 +1,130 @@
+//! Record: what a decision leaves behind: verdict, run memory, status, events, hooks.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::measure;
+use super::observe::Scene;
+use crate::api::WebhookType;
+use crate::api::canary::CanaryView;
+use crate::domain::{FieldManager, Object};
+use crate::ports::{ClusterError, EventType, KubeEvent};
+use crate::rollout::{Answers, Decision, Level, Notice, Observation, RUN_ANNOTATION, hooks};
+
+/// Writes run memory and status, each only when it differs. The Canary's resource version makes a decision from an
+/// older Canary fail with a conflict (I5).
+pub(super) async fn write(
+    context: &Context,
+    canary: &CanaryView,
+    seen: &Observation,
+    decision: &Decision,
+) -> Result<(), ClusterError> {
+    let key = canary.key.object_key();
+    let cluster = &context.ports.cluster;
+    let mut version = canary.resource_version.clone();
+    // A finalizer was added or removed in this tick: that was our own write, and the cache has it.
+    if let Some(live) = cluster.get(&key).await?
+        && live.generation() == canary.generation
+    {
+        version = live.resource_version().to_owned();
+    }
+    if decision.run != seen.run {
+        let patch = json!({"metadata": {
+            "resourceVersion": version,
+            "annotations": {RUN_ANNOTATION: decision.run.text()},
+        }});
+        version = cluster.patch(&key, None, &patch, FieldManager::Engine).await?.resource_version().to_owned();
+    }
+    if decision.status != canary.status {
+        let patch = status_patch(canary, decision, &version);
+        cluster.patch(&key, Some("status"), &patch, FieldManager::Engine).await?;
+    }
+    Ok(())
+}
+
+/// The whole status as a merge patch: what is not said any more is set to null.
+fn status_patch(canary: &CanaryView, decision: &Decision, version: &str) -> Value {
+    let old = serde_json::to_value(&canary.status).unwrap_or_default();
+    let mut new = serde_json::to_value(&decision.status).unwrap_or_default();
+    nulls(&old, &mut new);
+    json!({"metadata": {"resourceVersion": version}, "status": new})
+}
+
+fn nulls(old: &Value, new: &mut Value) {
+    if let (Value::Object(old), Value::Object(new)) = (old, new) {
+        for (key, old) in old {
+            match new.get_mut(key) {
+                Some(new) => nulls(old, new),
+                None => {
+                    new.insert(key.clone(), Value::Null);
+                }
+            }
+        }
+    }
+}
+
+/// Publishes notices as Events, and to the canary's event hooks in the background.
+pub(super) async fn tell(context: &Context, canary: &CanaryView, notices: &[Notice]) {
+    for notice in notices {
+        let notice = &Notice { message: context.registry.redact(&notice.message), ..notice.clone() };
+        let type_ = match notice.level {
+            Level::Normal => EventType::Normal,
+            Level::Warning => EventType::Warning,
+        };
+        tracing::info!(canary = %canary.key, phase = %notice.phase, "{}", notice.message);
+        let event = KubeEvent {
+            about: canary.key.object_key(),
+            uid: canary.uid.clone(),
+            type_,
+            message: notice.message.clone(),
+        };
+        context.ports.cluster.publish(event).await;
+        event_hooks(context, canary, notice, type_);
+    }
+}
+
+/// Hands a notice to the event hooks without waiting for them: a slow receiver must not slow a rollout.
+fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: EventType) {
+    let webhooks = canary.spec.analysis().map(|analysis| analysis.webhooks.as_slice()).unwrap_or_default();
+    let timestamp = context.ports.clock.now().as_millisecond().to_string();
+    let type_ = match type_ {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    };
+    for hook in webhooks.iter().filter(|hook| hook.type_ == WebhookType::Event) {
+        let metadata = BTreeMap::from([
+            ("eventMessage".to_owned(), notice.message.clone()),
+            ("eventType".to_owned(), type_.to_owned()),
+            ("timestamp".to_owned(), timestamp.clone()),
+        ]);
+        let (context, canary, hook, phase) = (context.clone(), canary.clone(), hook.clone(), notice.phase);
+        context.background.clone().spawn(async move {
+            let reply = measure::call(&context, &canary, &hook, phase, Some(metadata)).await;
+            if reply != crate::rollout::HookAnswer::Passed {
+                tracing::warn!(canary = %canary.key, hook = hook.name, ?reply, "event hook failed");
+            }
+        });
+    }
+}
+
+/// The hooks that follow the status (post-rollout), what they answered, and the closing events.
+pub(super) async fn close(context: &Context, scene: &Scene, decision: &Decision) {
+    let canary = &scene.canary;
+    let mut answers = Answers::default();
+    for question in &decision.after {
+        measure::answer(context, canary, std::slice::from_ref(question), &mut answers).await;
+        if answers.hooks.values().any(|answer| *answer != crate::rollout::HookAnswer::Passed) {
+            break;
+        }
+    }
+    tell(context, canary, &hooks::told(canary, decision.status.phase, &answers.hooks)).await;
+    tell(context, canary, &decision.closing).await;
+}
+
+/// Tells once that a Canary cannot be read, by a fingerprint that stays the same while it does not change.
+pub(super) async fn unreadable(context: &Context, object: &Object, message: String) {
+    let event = KubeEvent { about: object.key(), uid: object.uid().to_owned(), type_: EventType::Warning, message };
+    context.ports.cluster.publish(event).await;
+}

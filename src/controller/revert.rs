@@ -1,0 +1,378 @@
+//! Cases: what is done in Git about releases that failed. Everything is computed from the present head, so that a replay
+//! after a crash is harmless; the pure part is `release::next`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::source::{PassError, SourceContext, fetch_evidence};
+use crate::api::canary::CanaryView;
+use crate::api::{CanarySpec, Phase};
+use crate::domain::{CanaryKey, Digest, Sha};
+use crate::plan::timeline;
+use crate::ports::{ClusterError, PushOutcome, Update};
+use crate::release::{
+    Candidate, Case, CaseFacts, Closed, Evidence, HISTORY_LIMIT, Ledger, Next, Peer, PeerVerdict, Proposal, Record,
+    Rendered, RevertPolicy, next, release_digest,
+};
+use crate::report::{Revert, RevertedCanary, RevertedCommit, revert_message};
+use crate::rollout::{RUN_ANNOTATION, RunMemory};
+
+/// Reverts that may be pushed to one repository within an hour; a person must look then.
+const REVERTS_PER_HOUR: usize = 10;
+/// How long other canaries of the same commit are waited for beyond their progress deadline.
+const JOINT_GRACE: SignedDuration = SignedDuration::from_mins(60);
+
+/// Whether the head must be fetched again before anything else is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Every case is where it can be for this head.
+    Done,
+    /// The branch moved, by us or by others.
+    Moved,
+}
+
+/// Takes every open case as far as it goes at this head.
+pub(crate) async fn settle(
+    context: &SourceContext,
+    evidence: &mut Evidence,
+    head: &Sha,
+    rendered: &Rendered,
+) -> Result<Settled, PassError> {
+    let open: Vec<Case> = context.state.view().ledger.open_cases().into_iter().cloned().collect();
+    for case in open {
+        // A joint revert of an earlier one may have moved the branch, or closed this one.
+        if settle_one(context, evidence, (head, rendered), case.verdict).await? == Settled::Moved {
+            return Ok(Settled::Moved);
+        }
+    }
+    Ok(Settled::Done)
+}
+
+async fn settle_one(
+    context: &SourceContext,
+    evidence: &mut Evidence,
+    (head, rendered): (&Sha, &Rendered),
+    verdict: String,
+) -> Result<Settled, PassError> {
+    loop {
+        let view = context.state.view();
+        let Some(case) = view.ledger.cases.get(&verdict).filter(|case| case.is_open()) else {
+            return Ok(Settled::Done);
+        };
+        match decide(context, evidence, (head, rendered), &view.ledger, case).await? {
+            Next::Need(need) => fetch_evidence(context, evidence, need).await?,
+            Next::Wait(why) => return Ok(note(context, case, Revert::Waiting(why))),
+            Next::WaitJoint(with) => {
+                let names: Vec<_> = with.iter().map(ToString::to_string).collect();
+                return Ok(note(context, case, Revert::Waiting(format!("verdict of {}", names.join(", ")))));
+            }
+            Next::Close(how) => {
+                close(context, case, how).await?;
+                return Ok(Settled::Done);
+            }
+            Next::Push(candidate) => {
+                if let Some(settled) = push(context, head, &candidate, std::slice::from_ref(case)).await? {
+                    return Ok(settled);
+                }
+            }
+            Next::PushJoint { candidate, with } => {
+                let mut cases = vec![case.clone()];
+                cases.extend(with.values().filter_map(|verdict| view.ledger.cases.get(verdict).cloned()));
+                if let Some(settled) = push(context, head, &candidate, &cases).await? {
+                    return Ok(settled);
+                }
+            }
+            Next::Propose { candidate, branch, why } => return propose(context, case, &candidate, &branch, &why).await,
+            Next::Nothing { why, diff } => {
+                if case.told.as_ref() != Some(head) {
+                    let secrets = case.restores.as_ref().map(|promoted| &promoted.commit);
+                    if let Some(then) = secrets.and_then(|sha| evidence.rendered(sha, context.render.as_ref()).ok()) {
+                        context.registry.learn(then.objects.values().map(|object| &object.object));
+                    }
+                    let diff = context.registry.redact(&diff);
+                    tracing::warn!(canary = %case.canary, verdict, ?why, "no revert: a person must act\n{diff}");
+                    context
+                        .state
+                        .update(|state| with_case(&mut state.ledger, &verdict, |case| case.told = Some(head.clone())))
+                        .await?;
+                }
+                return Ok(note(context, case, Revert::None(why)));
+            }
+        }
+    }
+}
+
+fn with_case(ledger: &mut Ledger, verdict: &str, change: impl FnOnce(&mut Case)) {
+    if let Some(case) = ledger.cases.get_mut(verdict) {
+        change(case);
+    }
+}
+
+/// Remembers what the statuses say about a case, until the next pass.
+fn note(context: &SourceContext, case: &Case, revert: Revert) -> Settled {
+    let mut notes = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    notes.insert(case.verdict.clone(), revert);
+    Settled::Done
+}
+
+async fn decide(
+    context: &SourceContext,
+    evidence: &mut Evidence,
+    (head, rendered): (&Sha, &Rendered),
+    ledger: &Ledger,
+    case: &Case,
+) -> Result<Next, PassError> {
+    let line = match &case.restores {
+        Some(promoted) => context.source.git.history(Some(&promoted.commit), head, HISTORY_LIMIT).await?,
+        None => None,
+    };
+    let peers = peers(context, ledger, case, rendered).await?;
+    let scope = context.render.scope();
+    let now = context.ports.clock.now();
+    let facts = CaseFacts {
+        case,
+        head,
+        line: line.as_deref(),
+        scope: &scope,
+        policy: if context.source.settings.revert { RevertPolicy::Commit } else { RevertPolicy::Off },
+        peers: &peers,
+        reverts_in_last_hour: ledger.reverts_in_last_hour(now),
+        reverts_per_hour: REVERTS_PER_HOUR,
+        primary_restored: primary_restored(context, &case.canary).await?,
+        now,
+    };
+    Ok(next(&facts, evidence, context.render.as_ref()))
+}
+
+/// Whether the primary carries the promoted release: a failed canary whose primary is not being exchanged.
+async fn primary_restored(context: &SourceContext, canary: &CanaryKey) -> Result<bool, ClusterError> {
+    let Some(object) = context.ports.cluster.get(&canary.object_key()).await? else { return Ok(true) };
+    let restoring = RunMemory::parse(object.annotation(RUN_ANNOTATION)).restoring;
+    let phase = object.str("/status/phase");
+    let exchanging = phase == Phase::Promoting.as_str() || phase == Phase::Finalising.as_str();
+    Ok(!restoring && !exchanging)
+}
+
+async fn peers(
+    context: &SourceContext,
+    ledger: &Ledger,
+    case: &Case,
+    head: &Rendered,
+) -> Result<BTreeMap<CanaryKey, Peer>, ClusterError> {
+    let mut peers = BTreeMap::new();
+    for (key, record) in ledger.canaries.iter().filter(|(key, _)| **key != case.canary) {
+        let since = match standing(record, release_digest(head, key).as_ref(), case.opened) {
+            Ok(verdict) => {
+                peers.insert(key.clone(), Peer { promoted: record.promoted.clone(), verdict });
+                continue;
+            }
+            Err(since) => since,
+        };
+        let object = context.ports.cluster.get(&key.object_key()).await?;
+        let spec = object.and_then(|object| CanaryView::from_object(&object).ok()).map(|canary| canary.spec);
+        let takes = spec.map_or(SignedDuration::ZERO, |spec| patience(&spec));
+        let until = since.checked_add(takes).and_then(|time| time.checked_add(JOINT_GRACE));
+        let verdict = PeerVerdict::Pending(until.unwrap_or(Timestamp::MAX));
+        peers.insert(key.clone(), Peer { promoted: record.promoted.clone(), verdict });
+    }
+    Ok(peers)
+}
+
+/// How another canary of the head stands: its verdict, or since when one is waited for, because it is being released or
+/// because its release at the head is still held back. `digest`: as the head renders it.
+fn standing(record: &Record, digest: Option<&Digest>, opened: Timestamp) -> Result<PeerVerdict, Timestamp> {
+    if let Some(run) = &record.run {
+        return Err(run.started);
+    }
+    let condemned = record.condemned.iter().rev().find(|condemned| condemned.lifted.is_none());
+    let is_condemned = |digest: &Digest| condemned.is_some_and(|condemned| condemned.is(digest));
+    let is_promoted = |digest: &Digest| record.promoted.as_ref().is_some_and(|promoted| promoted.is(digest));
+    let is_applied = |digest: &Digest| record.applied.as_ref().is_some_and(|applied| applied.digest == *digest);
+    if digest.is_some_and(|digest| !is_condemned(digest) && !is_promoted(digest) && !is_applied(digest)) {
+        return Err(opened);
+    }
+    Ok(condemned.map_or(PeerVerdict::Other, |condemned| PeerVerdict::Condemned {
+        digests: condemned.aliases.iter().chain([&condemned.digest]).cloned().collect::<BTreeSet<_>>(),
+        verdict: condemned.verdict.clone(),
+        guilty: condemned.commits.clone(),
+    }))
+}
+
+/// How long a release may take: its steps when all goes well, and its progress deadline.
+fn patience(spec: &CanarySpec) -> SignedDuration {
+    let steps = timeline(spec).last().map(|(after, _)| *after).unwrap_or_default();
+    let deadline = SignedDuration::from_secs(spec.progress_deadline_seconds.unwrap_or(600));
+    SignedDuration::try_from(steps).unwrap_or(SignedDuration::MAX).saturating_add(deadline)
+}
+
+/// Pushes a revert to the branch. `None`: it was refused for good; decide again, it will be proposed.
+async fn push(
+    context: &SourceContext,
+    head: &Sha,
+    candidate: &Candidate,
+    cases: &[Case],
+) -> Result<Option<Settled>, PassError> {
+    let update = Update {
+        reference: context.branch(),
+        expected: Some(head.clone()),
+        ..revert_commit(context, candidate, cases).await?
+    };
+    let outcome = context.source.git.commit_and_push(update).await;
+    context.pushed("revert", &outcome);
+    match outcome? {
+        PushOutcome::Pushed(sha) => {
+            tracing::info!(source = context.source.settings.name, commit = %sha, "revert pushed");
+            let now = context.ports.clock.now();
+            context.state.update(|state| state.ledger.reverted(now)).await?;
+            Ok(Some(Settled::Moved))
+        }
+        PushOutcome::Moved => Ok(Some(Settled::Moved)),
+        PushOutcome::Refused(words) => {
+            tracing::warn!(source = context.source.settings.name, words, "the revert was refused");
+            let verdicts: Vec<_> = cases.iter().map(|case| case.verdict.clone()).collect();
+            context
+                .state
+                .update(|state| {
+                    for verdict in &verdicts {
+                        with_case(&mut state.ledger, verdict, |case| case.refused = Some(words.clone()));
+                    }
+                })
+                .await?;
+            Ok(None)
+        }
+    }
+}
+
+/// The revert as a commit on the head that the candidate was made for; the caller fills in where it goes.
+async fn revert_commit(context: &SourceContext, candidate: &Candidate, cases: &[Case]) -> Result<Update, PassError> {
+    let mut commits = Vec::new();
+    for sha in &candidate.reverses {
+        let found = context.source.git.history(None, sha, 1).await?.unwrap_or_default();
+        let subject = found.first().map(|commit| commit.subject().to_owned()).unwrap_or_default();
+        commits.push(RevertedCommit { sha: sha.clone(), subject });
+    }
+    let canaries: Vec<RevertedCanary> = cases
+        .iter()
+        .filter_map(|case| {
+            Some(RevertedCanary {
+                canary: case.canary.clone(),
+                digest: case.digests.first()?.clone(),
+                restores: case.restores.as_ref()?.commit.clone(),
+                verdict: case.verdict.clone(),
+                why: case.why.clone(),
+                step: case.step.clone(),
+            })
+        })
+        .collect();
+    Ok(Update {
+        reference: String::new(),
+        expected: None,
+        parent: Some(candidate.base.clone()),
+        changes: candidate.changes.clone(),
+        message: context.registry.redact(&revert_message(&context.cluster_name, &canaries, &commits)),
+        author: context.source.settings.author.clone(),
+        time: context.ports.clock.now().as_second(),
+        force: false,
+    })
+}
+
+/// Pushes a revert to a branch of its own, for a person.
+async fn propose(
+    context: &SourceContext,
+    case: &Case,
+    candidate: &Candidate,
+    branch: &str,
+    why: &str,
+) -> Result<Settled, PassError> {
+    let reference = format!("refs/heads/{branch}");
+    let expected = context.source.git.fetch(std::slice::from_ref(&reference)).await?.into_iter().next().flatten();
+    let update = Update {
+        reference,
+        expected,
+        force: true,
+        ..revert_commit(context, candidate, std::slice::from_ref(case)).await?
+    };
+    let outcome = context.source.git.commit_and_push(update).await;
+    context.pushed("revert", &outcome);
+    match outcome? {
+        PushOutcome::Pushed(commit) => {
+            tracing::info!(canary = %case.canary, branch, why, "revert proposed");
+            let proposal = Proposal { branch: branch.to_owned(), base: candidate.base.clone(), commit };
+            context
+                .state
+                .update(|state| with_case(&mut state.ledger, &case.verdict, |case| case.proposal = Some(proposal)))
+                .await?;
+            Ok(Settled::Done)
+        }
+        PushOutcome::Moved => Ok(Settled::Moved),
+        PushOutcome::Refused(words) => {
+            Ok(note(context, case, Revert::Waiting(format!("{branch} was refused too: {words}"))))
+        }
+    }
+}
+
+/// Ends a case. The Canary learns of it from the ledger, at its next tick.
+async fn close(context: &SourceContext, case: &Case, how: Closed) -> Result<(), PassError> {
+    tracing::info!(canary = %case.canary, verdict = case.verdict, ?how, "case closed");
+    let now = context.ports.clock.now();
+    context
+        .state
+        .update(|state| {
+            // A process that was killed right after its push has not counted it.
+            let counted = state.ledger.reverts.iter().any(|pushed| *pushed >= case.opened);
+            if matches!(how, Closed::Reverted(_)) && !counted {
+                state.ledger.reverted(now);
+            }
+            state.ledger.close(&case.verdict, how);
+        })
+        .await?;
+    context.state.hurry();
+    context.registry.look(&case.canary);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::{Applied, Condemned, Promoted, Run};
+
+    #[test]
+    fn a_peer_whose_release_is_held_back_is_waited_for() {
+        let digest = |name: &str| Digest(format!("v1:{name}"));
+        let sha = Sha("a".repeat(40));
+        let at = Timestamp::UNIX_EPOCH;
+        let later = at + SignedDuration::from_secs(5);
+        let promoted =
+            Promoted { digest: digest("a"), aliases: Vec::new(), live: digest("a"), commit: sha.clone(), at };
+        let applied = |name: &str| Applied {
+            digest: digest(name),
+            template: digest(name),
+            live: digest(name),
+            commit: sha.clone(),
+            guilty: Vec::new(),
+        };
+        let condemned = Condemned {
+            digest: digest("b"),
+            aliases: Vec::new(),
+            live: digest("b"),
+            commits: Vec::new(),
+            verdict: "v".to_owned(),
+            at,
+            why: String::new(),
+            lifted: None,
+        };
+        let run =
+            Run { digest: None, live: digest("b"), commit: None, guilty: Vec::new(), started: later, restarts: 0 };
+        let rests = Record { promoted: Some(promoted), applied: Some(applied("a")), ..Record::default() };
+        let runs = Record { run: Some(run), ..rests.clone() };
+        let failed = Record { condemned: vec![condemned], applied: Some(applied("b")), ..rests.clone() };
+        let is_condemned = |standing| matches!(standing, Ok(PeerVerdict::Condemned { .. }));
+        assert_eq!(standing(&rests, Some(&digest("a")), at), Ok(PeerVerdict::Other));
+        assert_eq!(standing(&rests, Some(&digest("b")), at), Err(at), "held back");
+        assert_eq!(standing(&runs, Some(&digest("b")), at), Err(later));
+        assert!(is_condemned(standing(&failed, Some(&digest("b")), at)));
+        assert!(is_condemned(standing(&failed, None, at)));
+        assert_eq!(standing(&failed, Some(&digest("c")), at), Err(at), "its fix has not begun");
+    }
+}

@@ -1,0 +1,218 @@
+//! When each canary is looked at next: a table of due times, and an index from objects to the canaries that care.
+//!
+//! A canary at rest has no due time: it costs nothing until one of its objects changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::domain::{CanaryKey, ObjectKey};
+
+/// An object whatever version it is read in: group, kind, namespace, name.
+type Identity = (String, String, Option<String>, String);
+
+fn identity(key: &ObjectKey) -> Identity {
+    (key.gvk.group.clone(), key.gvk.kind.clone(), key.namespace.clone(), key.name.clone())
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    due: Option<Timestamp>,
+    /// A change came while the tick was running: look again when it ends.
+    dirty: bool,
+    running: bool,
+    /// Whether a change of an object brings the next look forward; not while an analysis paces itself.
+    at_rest: bool,
+    objects: BTreeSet<Identity>,
+}
+
+/// Due times and object index of all canaries. Ticks of one canary never overlap.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    slots: BTreeMap<CanaryKey, Slot>,
+    by_object: HashMap<Identity, BTreeSet<CanaryKey>>,
+}
+
+impl Schedule {
+    /// Makes a canary due at `at`, or earlier if it was due earlier. When its tick is running: at its end, unless an
+    /// analysis is found to be under way, which paces itself.
+    pub(crate) fn due(&mut self, canary: &CanaryKey, at: Timestamp) {
+        let slot = self.slots.entry(canary.clone()).or_default();
+        if slot.running {
+            // It is looking; should it come to rest it looks again. A run under way keeps its pace.
+            slot.dirty = true;
+            return;
+        }
+        slot.due = Some(slot.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Somebody wants the canary looked at: now when it is at rest or not known, never before its time when an analysis or
+    /// a rollback paces itself.
+    pub(crate) fn look(&mut self, canary: &CanaryKey, now: Timestamp) {
+        let paced = self.slots.get(canary).is_some_and(|slot| !slot.running && !slot.at_rest && slot.due.is_some());
+        if !paced {
+            self.due(canary, now);
+        }
+    }
+
+    /// Whether the canary has been seen before.
+    pub(crate) fn knows(&self, canary: &CanaryKey) -> bool {
+        self.slots.contains_key(canary)
+    }
+
+    /// All canaries that are known.
+    pub(crate) fn canaries(&self) -> impl Iterator<Item = &CanaryKey> {
+        self.slots.keys()
+    }
+
+    /// Takes note of a change: every canary at rest that cares for the object becomes due now.
+    pub(crate) fn changed(&mut self, key: &ObjectKey, now: Timestamp) {
+        let canaries = self.by_object.get(&identity(key)).cloned().unwrap_or_default();
+        for canary in canaries {
+            match self.slots.get_mut(&canary) {
+                Some(slot) if slot.running => slot.dirty = true,
+                Some(slot) if slot.at_rest => slot.due = Some(slot.due.map_or(now, |due| due.min(now))),
+                _ => {}
+            }
+        }
+    }
+
+    /// The canaries that are due and not running, marked as running from now on.
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<(CanaryKey, Timestamp)> {
+        let mut taken = Vec::new();
+        for (canary, slot) in &mut self.slots {
+            if let Some(due) = slot.due.filter(|due| *due <= now && !slot.running) {
+                slot.running = true;
+                slot.dirty = false;
+                slot.due = None;
+                taken.push((canary.clone(), due));
+            }
+        }
+        taken
+    }
+
+    /// The tick of a canary has ended: its next due time (`None`: at rest), and the objects that it depends on.
+    pub(crate) fn finished(
+        &mut self,
+        canary: &CanaryKey,
+        next: Option<Timestamp>,
+        objects: &[ObjectKey],
+        now: Timestamp,
+    ) {
+        let Some(slot) = self.slots.get_mut(canary) else { return };
+        slot.running = false;
+        slot.at_rest = next.is_none();
+        slot.due = match (slot.due.take(), next) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if slot.dirty && slot.at_rest {
+            slot.due = Some(now);
+        }
+        let objects: BTreeSet<Identity> = objects.iter().map(identity).collect();
+        for gone in slot.objects.difference(&objects) {
+            if let Some(canaries) = self.by_object.get_mut(gone) {
+                canaries.remove(canary);
+            }
+        }
+        for new in objects.difference(&slot.objects) {
+            self.by_object.entry(new.clone()).or_default().insert(canary.clone());
+        }
+        slot.objects = objects;
+    }
+
+    /// Forgets a canary that is gone.
+    pub(crate) fn forget(&mut self, canary: &CanaryKey) {
+        if let Some(slot) = self.slots.remove(canary) {
+            for object in slot.objects {
+                if let Some(canaries) = self.by_object.get_mut(&object) {
+                    canaries.remove(canary);
+                    if canaries.is_empty() {
+                        self.by_object.remove(&object);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The earliest due time of a canary that is not running.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.slots.values().filter(|slot| !slot.running).filter_map(|slot| slot.due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn target() -> ObjectKey {
+        ObjectKey::namespaced("apps/v1", "Deployment", "shop", "web")
+    }
+
+    #[test]
+    fn a_canary_at_rest_is_due_when_its_object_changes() {
+        let mut schedule = Schedule::default();
+        let web = CanaryKey::new("shop", "web");
+        schedule.due(&web, at(0));
+        assert_eq!(schedule.take_due(at(0)), [(web.clone(), at(0))]);
+        schedule.finished(&web, None, &[target()], at(1));
+        assert_eq!(schedule.next_due(), None);
+        schedule.changed(&ObjectKey::namespaced("apps/v1beta1", "Deployment", "shop", "web"), at(5));
+        assert_eq!(schedule.next_due(), Some(at(5)), "the version it was read in does not matter");
+        schedule.changed(&ObjectKey::namespaced("apps/v1", "Deployment", "shop", "other"), at(2));
+        assert_eq!(schedule.next_due(), Some(at(5)));
+    }
+
+    #[test]
+    fn changes_do_not_hurry_an_analysis() {
+        let mut schedule = Schedule::default();
+        let web = CanaryKey::new("shop", "web");
+        schedule.due(&web, at(0));
+        schedule.take_due(at(0));
+        schedule.finished(&web, Some(at(10)), &[target()], at(0));
+        schedule.changed(&target(), at(3));
+        assert_eq!(schedule.next_due(), Some(at(10)));
+    }
+
+    #[test]
+    fn a_look_does_not_hurry_an_analysis() {
+        let mut schedule = Schedule::default();
+        let web = CanaryKey::new("shop", "web");
+        schedule.due(&web, at(0));
+        schedule.take_due(at(0));
+        schedule.look(&web, at(0));
+        schedule.finished(&web, Some(at(10)), &[target()], at(0));
+        assert_eq!(schedule.next_due(), Some(at(10)));
+        schedule.look(&web, at(3));
+        assert_eq!(schedule.next_due(), Some(at(10)));
+        assert_eq!(schedule.take_due(at(10)).len(), 1);
+        schedule.finished(&web, None, &[target()], at(10));
+        schedule.look(&web, at(11));
+        assert_eq!(schedule.next_due(), Some(at(11)), "at rest");
+    }
+
+    #[test]
+    fn ticks_do_not_overlap_and_no_change_is_lost() {
+        let mut schedule = Schedule::default();
+        let web = CanaryKey::new("shop", "web");
+        schedule.due(&web, at(0));
+        schedule.take_due(at(0));
+        schedule.finished(&web, None, &[target()], at(0));
+        schedule.changed(&target(), at(1));
+        assert_eq!(schedule.take_due(at(1)).len(), 1);
+        schedule.changed(&target(), at(1));
+        schedule.due(&web, at(1));
+        assert_eq!(schedule.take_due(at(1)), [], "it is running");
+        schedule.finished(&web, None, &[target()], at(2));
+        assert_eq!(schedule.take_due(at(2)).len(), 1, "the change is looked at");
+        schedule.finished(&web, None, &[target()], at(3));
+        assert_eq!(schedule.next_due(), None);
+        schedule.forget(&web);
+        schedule.changed(&target(), at(4));
+        assert_eq!(schedule.next_due(), None);
+    }
+}

@@ -1,0 +1,277 @@
+//! The statuses that every commit of a source should have, from the ledger, the Canaries and the head.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::judge::live;
+use super::source::SourceContext;
+use super::state::State;
+use crate::api::canary::CanaryView;
+use crate::api::{Analysis, Phase};
+use crate::domain::{CanaryKey, Object, ObjectKey, Sha};
+use crate::ports::CommitState;
+use crate::release::{Case, CaseState, Closed, Condemned, Record};
+use crate::report::{
+    CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, record_path, rollup_context, rollup_status,
+    status_link,
+};
+use crate::rollout::{RUN_ANNOTATION, RunMemory, Version};
+
+/// Other workloads of a commit must be ready within this time.
+const READY_WITHIN: SignedDuration = SignedDuration::from_mins(5);
+
+/// All statuses as they should be. `None` while the state or the cluster cannot be read.
+pub(super) async fn wanted(context: &SourceContext, view: &State) -> Option<Vec<Want>> {
+    let mut states: Vec<(CanaryKey, Sha, CanaryState, u32)> = Vec::new();
+    let reverts = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    for (key, record) in &view.ledger.canaries {
+        let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
+        let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
+        states.extend(canary_states(context, view, key, record, canary.as_ref(), &reverts));
+    }
+    let mut changed: BTreeMap<&Sha, BTreeSet<&CanaryKey>> = BTreeMap::new();
+    for (key, sha, _, _) in &states {
+        changed.entry(sha).or_default().insert(key);
+    }
+    let cluster = &context.cluster_name;
+    let mut wanted: Vec<Want> = states
+        .iter()
+        .map(|(key, sha, state, attempt)| {
+            let changed = changed.get(sha).map_or(0, BTreeSet::len);
+            canary_status(cluster, key, sha, state, *attempt, changed, link(context, &record_path(key)))
+        })
+        .collect();
+    wanted.extend(rollups(context, view, &states).await?);
+    for want in &mut wanted {
+        want.status.description = clip(&context.registry.redact(&want.status.description));
+    }
+    Some(wanted)
+}
+
+/// Table of all canaries on the status branch.
+const README: &str = "README.md";
+
+/// Where people find a file of the status branch.
+fn link(context: &SourceContext, path: &str) -> Option<String> {
+    let settings = &context.source.settings;
+    status_link(&settings.repository, settings.status_branch.as_deref()?, path)
+}
+
+/// The statuses of one canary, the later ones in force where a commit stands in several.
+fn canary_states(
+    context: &SourceContext,
+    view: &State,
+    key: &CanaryKey,
+    record: &Record,
+    canary: Option<&CanaryView>,
+    reverts: &BTreeMap<String, Revert>,
+) -> Vec<(CanaryKey, Sha, CanaryState, u32)> {
+    let mut states = Vec::new();
+    let mut add = |sha: &Sha, state: CanaryState, attempt: u32| states.push((key.clone(), sha.clone(), state, attempt));
+    let superseded = record.history.iter().filter(|ended| ended.verdict == "superseded");
+    let replaced: BTreeSet<&Sha> = superseded.filter_map(|ended| ended.commit.as_ref()).collect();
+    for (index, ended) in record.history.iter().enumerate() {
+        let attempt = ended.digest.as_ref().map_or(1, |digest| view.ledger.attempt(key, digest));
+        let next = record.history.get(index + 1).and_then(|next| next.commit.clone());
+        let newer = next.or_else(|| record.run.as_ref().and_then(|run| run.commit.clone()));
+        let state = match ended.verdict.as_str() {
+            "promoted" => CanaryState::Promoted,
+            "superseded" => newer
+                .filter(|newer| Some(newer) != ended.commit.as_ref())
+                .map_or_else(|| CanaryState::Cancelled("superseded".to_owned()), CanaryState::Superseded),
+            "cancelled" => CanaryState::Cancelled(ended.why.clone()),
+            "no verdict" => CanaryState::NoVerdict(ended.why.clone()),
+            // What was condemned has its own record below.
+            _ if record.condemned.iter().any(|c| ended.digest.as_ref().is_some_and(|digest| c.is(digest))) => continue,
+            _ => CanaryState::NoVerdict(ended.why.clone()),
+        };
+        // Also to those that were superseded on their own trial: what includes them was judged.
+        for sha in ended.commit.iter().chain(&ended.included) {
+            add(sha, state.clone(), attempt);
+        }
+    }
+    for condemned in &record.condemned {
+        let attempt = attempt_of(view, key, condemned);
+        let case = view.ledger.cases.get(&condemned.verdict);
+        for sha in &condemned.commits {
+            let state = CanaryState::Failed {
+                step: case.map(|case| case.step.clone()).unwrap_or_default(),
+                why: condemned.why.clone(),
+                revert: revert_of(case, reverts),
+            };
+            add(sha, state, attempt);
+        }
+        if let Some(case) = case
+            && let (CaseState::Closed(Closed::Reverted(sha) | Closed::RevertedBy(sha)), Some(promoted)) =
+                (&case.state, &case.restores)
+        {
+            add(sha, CanaryState::Restores(promoted.commit.clone()), 1);
+        }
+    }
+    if let Some(run) = &record.run {
+        let attempt = run.digest.as_ref().map_or(1, |digest| view.ledger.attempt(key, digest));
+        let status = canary.map(|canary| &canary.status);
+        let analysed = status.map(|status| {
+            let digest = status.last_applied_spec.clone().unwrap_or_default();
+            live(&Version { digest, configs: status.tracked_configs.clone() })
+        });
+        // Until the engine has seen the new version its progress is that of another one; at rest it says what holds it up.
+        let rests = status.is_some_and(|status| !status.phase.is_active());
+        let progress = progress(canary.filter(|_| rests || analysed.as_ref() == Some(&run.live)));
+        // A commit that had a run of its own has ended with it, until the newer one is found guilty with it.
+        let included = run.guilty.iter().filter(|sha| !replaced.contains(sha));
+        for sha in included.chain(&run.commit).collect::<BTreeSet<_>>() {
+            add(sha, CanaryState::Pending(progress.clone()), attempt);
+        }
+    }
+    if let (Some(applied), None) = (&record.applied, &record.run)
+        && let Some(condemned) = view.ledger.condemned(key, &applied.digest, Some(&applied.live))
+    {
+        let head = context.head();
+        let brought_back = !condemned.commits.contains(&applied.commit) && head.sha.as_ref() == Some(&applied.commit);
+        if brought_back && condemned.at < head.at.unwrap_or(Timestamp::MIN) {
+            add(&applied.commit, CanaryState::StillCondemned, attempt_of(view, key, condemned));
+        }
+    }
+    states
+}
+
+/// The attempt that a condemnation ended: the present one, or the one before when it has been lifted.
+fn attempt_of(view: &State, key: &CanaryKey, condemned: &Condemned) -> u32 {
+    let attempt = view.ledger.attempt(key, &condemned.digest);
+    if condemned.lifted.is_some() { attempt.saturating_sub(1).max(1) } else { attempt }
+}
+
+fn revert_of(case: Option<&Case>, notes: &BTreeMap<String, Revert>) -> Revert {
+    let Some(case) = case else { return Revert::Pending };
+    match &case.state {
+        CaseState::Closed(Closed::Reverted(sha)) => Revert::In(sha.clone()),
+        CaseState::Closed(Closed::RevertedBy(sha)) => Revert::By(sha.clone()),
+        CaseState::Closed(Closed::FixedForward(sha)) => Revert::FixedForward(sha.clone()),
+        CaseState::Closed(Closed::BroughtBack(sha)) => Revert::BroughtBack(sha.clone()),
+        CaseState::Closed(Closed::Cancelled | Closed::Retried | Closed::Moot) => Revert::Cancelled,
+        CaseState::Open => match &case.proposal {
+            Some(proposal) if case.refused.is_some() => Revert::Refused(proposal.branch.clone()),
+            Some(proposal) => Revert::Proposed(proposal.branch.clone()),
+            None => notes.get(&case.verdict).cloned().unwrap_or(Revert::Pending),
+        },
+    }
+}
+
+fn progress(canary: Option<&CanaryView>) -> Progress {
+    let Some(canary) = canary else { return Progress::Queued };
+    let status = &canary.status;
+    match status.phase {
+        Phase::Waiting => Progress::WaitingFor("approval".to_owned()),
+        Phase::WaitingPromotion => Progress::WaitingFor("promotion approval".to_owned()),
+        Phase::Promoting | Phase::Finalising => Progress::Promoting,
+        Phase::Progressing => canary.spec.analysis().map_or(Progress::Queued, |analysis| step(analysis, canary)),
+        // At rest the engine may say what keeps the release from starting.
+        _ => match RunMemory::parse(canary.annotations.get(RUN_ANNOTATION).map(String::as_str)).said {
+            Some(said) => Progress::WaitingFor(said),
+            None => Progress::Queued,
+        },
+    }
+}
+
+fn step(analysis: &Analysis, canary: &CanaryView) -> Progress {
+    let status = &canary.status;
+    let weight = u8::try_from(status.canary_weight.clamp(0, 100)).unwrap_or(100);
+    let (step, of) = if analysis.iterations > 0 {
+        (status.iterations, analysis.iterations)
+    } else if !analysis.step_weights.is_empty() {
+        let done = analysis.step_weights.iter().filter(|step| **step <= status.canary_weight).count();
+        (i64::try_from(done).unwrap_or(0), i64::try_from(analysis.step_weights.len()).unwrap_or(0))
+    } else {
+        let by = analysis.step_weight.max(1);
+        let most = if analysis.max_weight > 0 { analysis.max_weight.min(100) } else { 100 };
+        (status.canary_weight / by, (most + by - 1) / by)
+    };
+    Progress::Step {
+        step: usize::try_from(step.max(0)).unwrap_or(0),
+        of: usize::try_from(of.max(1)).unwrap_or(1),
+        weight,
+    }
+}
+
+/// Roll-ups: of the head, and of every commit whose canaries have statuses.
+async fn rollups(
+    context: &SourceContext,
+    view: &State,
+    states: &[(CanaryKey, Sha, CanaryState, u32)],
+) -> Option<Vec<Want>> {
+    let head = context.head();
+    let mut by_commit: BTreeMap<Sha, (BTreeMap<CanaryKey, CanaryState>, u32)> = BTreeMap::new();
+    for (key, sha, state, attempt) in states {
+        let entry = by_commit.entry(sha.clone()).or_default();
+        entry.0.insert(key.clone(), state.clone());
+        entry.1 = entry.1.max(*attempt);
+    }
+    let applied: BTreeMap<&Sha, (&[ObjectKey], Option<Timestamp>)> = head
+        .before
+        .iter()
+        .map(|past| (&past.sha, (past.workloads.as_slice(), past.at)))
+        .chain(head.sha.as_ref().map(|sha| (sha, (head.workloads.as_slice(), head.at))))
+        .collect();
+    for sha in applied.keys() {
+        by_commit.entry((*sha).clone()).or_default();
+    }
+    let own = rollup_context(&context.cluster_name);
+    let open = view.ledger.posted.iter().filter(|posted| posted.status.context == own && !posted.is_terminal());
+    let mut superseded: Vec<Sha> = open.map(|posted| posted.status.sha.clone()).collect();
+    superseded.retain(|sha| !by_commit.contains_key(sha));
+    let mut wanted = Vec::new();
+    for (sha, (canaries, attempt)) in by_commit {
+        let mut rollup = Rollup { canaries: canaries.into_iter().collect(), ..Rollup::default() };
+        let mut attempt = attempt.max(1);
+        if head.sha.as_ref() == Some(&sha) {
+            let late = head.at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
+            attempt = attempt.max(head.attempt);
+            rollup.problems = head.failures.clone();
+            let open = view.ledger.open_cases().into_iter().map(|case| &case.canary);
+            let waiting = open.filter(|canary| head.restores.contains(canary));
+            rollup.waiting.extend(waiting.map(|canary| format!("{canary} to be restored")));
+            if late { &mut rollup.problems } else { &mut rollup.waiting }.extend(head.waiting.iter().cloned());
+        }
+        if let Some((workloads, at)) = applied.get(&sha) {
+            for key in *workloads {
+                let object = context.ports.cluster.get(key).await.ok()?;
+                let late = at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
+                match object.filter(|object| object.annotation("serin.dev/wait") != Some("disabled")) {
+                    Some(object) if !is_ready(&object) && late => {
+                        rollup.failed.push(format!("{key} is not ready after 5 min"))
+                    }
+                    Some(object) if !is_ready(&object) => rollup.waiting.push(key.to_string()),
+                    _ => {}
+                }
+            }
+        }
+        wanted.push(rollup_status(&context.cluster_name, &sha, &rollup, attempt, link(context, README)));
+    }
+    for sha in superseded {
+        let by = head.sha.as_ref().map(|head| head.short().to_owned()).unwrap_or_default();
+        let mut want = rollup_status(&context.cluster_name, &sha, &Rollup::default(), 1, link(context, README));
+        want.status.state = CommitState::Error;
+        want.status.description = format!("superseded by {by}");
+        wanted.push(want);
+    }
+    Some(wanted)
+}
+
+/// Whether a workload has rolled out: the rules of kstatus for Deployment, StatefulSet and DaemonSet.
+fn is_ready(object: &Object) -> bool {
+    let count = |pointer: &str| object.int(pointer).unwrap_or(0);
+    if object.generation() > count("/status/observedGeneration") {
+        return false;
+    }
+    if object.gvk().kind == "DaemonSet" {
+        let wanted = count("/status/desiredNumberScheduled");
+        return count("/status/updatedNumberScheduled") >= wanted && count("/status/numberAvailable") >= wanted;
+    }
+    let wanted = object.at("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    count("/status/updatedReplicas") >= wanted
+        && count("/status/replicas") <= count("/status/updatedReplicas")
+        && count("/status/readyReplicas") >= wanted
+}

@@ -1,0 +1,274 @@
+//! The writer of commit statuses: what should be posted follows from the ledger and the Canaries; what was posted last
+//! stands in the ledger; the difference is posted, one at a time, paced. A forge that is down loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use super::caught;
+use super::source::SourceContext;
+use super::wanted::wanted;
+use crate::domain::Sha;
+use crate::ports::{Change, Clock, CommitState, CommitStatus, Forge, ForgeError, timeout};
+use crate::release::Posted;
+use crate::report::{Want, to_post};
+
+/// Changes within this time are told together.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Least time between two writes to a forge (GitHub asks for one second).
+const PACE: Duration = Duration::from_secs(1);
+/// A forge that failed is tried again after this time, doubled up to [`LONGEST`], or when it says.
+const RETRY: Duration = Duration::from_secs(10);
+/// Longest time between two tries.
+const LONGEST: Duration = Duration::from_secs(600);
+/// What was posted is in the ledger after this time at the latest.
+const RECORD: Duration = Duration::from_secs(10);
+/// How long a forge may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Posted statuses that are remembered of commits of which nothing is wanted any more.
+const POSTED_KEPT: usize = 200;
+
+/// Posts statuses of one source until drained or dropped.
+pub(crate) async fn run(context: Arc<SourceContext>) {
+    let Some(forge) = context.source.forge.clone() else { return };
+    let clock = context.ports.clock.clone();
+    let mut changes = context.ports.cluster.changes();
+    let mut changed = context.state.changes();
+    let mut known = Known::default();
+    let mut failures = 0u32;
+    loop {
+        known.fresh &= !something_changed(&mut changes) && !changed.has_changed().unwrap_or(true);
+        changed.borrow_and_update();
+        let post = caught("posting a status", post_one(&context, forge.as_ref(), &mut known)).await;
+        let wait = match post.unwrap_or(Posting::Failed(None)) {
+            Posting::More => {
+                failures = 0;
+                Some(PACE)
+            }
+            Posting::Idle(at) => {
+                failures = 0;
+                at
+            }
+            Posting::Failed(after) => {
+                failures = failures.saturating_add(1);
+                let backoff = RETRY.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST);
+                Some(after.unwrap_or(backoff).max(PACE))
+            }
+        };
+        let idle = failures == 0;
+        let wake = wait.and_then(|wait| clock.now().checked_add(wait).ok()).unwrap_or(Timestamp::MAX);
+        if wait == Some(PACE) || !idle {
+            known.fresh &= idle;
+            tokio::select! {
+                biased;
+                () = context.ports.drain.wait() => return,
+                () = clock.sleep_until(wake) => continue,
+            }
+        }
+        tokio::select! {
+            biased;
+            () = context.ports.drain.wait() => return,
+            _ = changed.changed() => settle(clock.as_ref()).await,
+            () = canary_changed(&mut changes) => settle(clock.as_ref()).await,
+            () = clock.sleep_until(wake) => {}
+        }
+        known.fresh = false;
+    }
+}
+
+/// Waits for what comes with a change: a phase, its verdict and what the revert waits for are told at once.
+async fn settle(clock: &dyn Clock) {
+    clock.sleep_until(clock.now().checked_add(SETTLE).unwrap_or(Timestamp::MAX)).await;
+}
+
+/// Whether a change that canaries' statuses depend on has come meanwhile.
+fn something_changed(changes: &mut tokio::sync::broadcast::Receiver<Change>) -> bool {
+    let mut found = false;
+    loop {
+        match changes.try_recv() {
+            Ok(change) => found |= matters(&change),
+            Err(TryRecvError::Lagged(_)) => found = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return found,
+        }
+    }
+}
+
+/// Statuses are made of Canaries and workloads.
+fn matters(change: &Change) -> bool {
+    matches!(change.key.gvk.group.as_str(), "flagger.app" | "apps")
+}
+
+/// Returns when something that statuses are made of has changed: a Canary or a workload.
+async fn canary_changed(changes: &mut tokio::sync::broadcast::Receiver<Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if matters(&change) => return,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+enum Posting {
+    /// One status was posted; there may be more.
+    More,
+    /// Nothing to post now; look again after the given time, if any.
+    Idle(Option<Duration>),
+    /// The forge did not take it; try again after the given time, if it said.
+    Failed(Option<Duration>),
+}
+
+/// What the writer knows besides the ledger. All of it can be lost.
+#[derive(Default)]
+struct Known {
+    /// Commits whose statuses were read from the forge.
+    read: BTreeMap<Sha, Vec<CommitStatus>>,
+    /// What was posted and is not in the ledger yet. It can wait, because after a restart the forge is asked anyway
+    /// before anything is posted about a commit.
+    unrecorded: BTreeMap<(Sha, String), Posted>,
+    /// When the first of these was posted that belongs into the ledger.
+    since: Option<Timestamp>,
+    /// Commits that something is wanted of.
+    wanted: BTreeSet<Sha>,
+    /// What is still to be posted, as of the last look at all canaries, which is dear when there are many.
+    queue: VecDeque<Want>,
+    /// Whether a pending status is wanted, which may change as time passes.
+    waiting: bool,
+    /// Whether nothing that statuses are made of has changed since then.
+    fresh: bool,
+}
+
+async fn post_one(context: &SourceContext, forge: &dyn Forge, known: &mut Known) -> Posting {
+    let clock = context.ports.clock.as_ref();
+    if !known.fresh || known.queue.is_empty() {
+        let view = context.state.view();
+        let Some(wanted) = wanted(context, &view).await else { return Posting::Idle(Some(RETRY)) };
+        known.wanted = wanted.iter().map(|want| want.status.sha.clone()).collect();
+        let shas = &known.wanted;
+        known.read.retain(|sha, _| shas.contains(sha));
+        let posted: Vec<Posted> = view.ledger.posted.iter().chain(known.unrecorded.values()).cloned().collect();
+        known.queue = to_post(&wanted, &posted).into();
+        known.waiting = wanted.iter().any(|want| want.status.state == CommitState::Pending);
+        known.fresh = true;
+    }
+    let Some(want) = known.queue.pop_front() else {
+        if known.since.is_some() {
+            return write_down(context, known).await;
+        }
+        return Posting::Idle(known.waiting.then_some(RETRY.saturating_mul(3)));
+    };
+    // After a restart: what was posted and not recorded before the end must not be posted twice.
+    if !known.read.contains_key(&want.status.sha) {
+        match timeout(clock, ANSWER, forge.statuses(&want.status.sha)).await {
+            Ok(Ok(found)) => {
+                known.read.insert(want.status.sha.clone(), found);
+            }
+            Ok(Err(error)) => return failed(context, known, &want, error).await,
+            Err(late) => {
+                let error = ForgeError::Later { message: late.to_string(), retry_after: None };
+                return failed(context, known, &want, error).await;
+            }
+        }
+    }
+    // Each status that was found counts once: later ones of its context are newer than it.
+    if let Some(found) = known.read.get_mut(&want.status.sha) {
+        let is_there = found.contains(&want.status);
+        found.retain(|status| status.context != want.status.context);
+        if is_there {
+            return record(context, known, want).await;
+        }
+    }
+    match timeout(clock, ANSWER, forge.set_status(&want.status)).await {
+        Ok(Ok(())) => {
+            context.ports.telemetry.status_posted("posted");
+            record(context, known, want).await
+        }
+        Ok(Err(error)) => failed(context, known, &want, error).await,
+        Err(late) => {
+            // It may have arrived: look before posting again.
+            known.read.remove(&want.status.sha);
+            let error = ForgeError::Later { message: late.to_string(), retry_after: None };
+            failed(context, known, &want, error).await
+        }
+    }
+}
+
+/// Takes note of what was posted; the ledger follows when nothing more is to be posted, or after a while.
+async fn record(context: &SourceContext, known: &mut Known, want: Want) -> Posting {
+    let now = context.ports.clock.now();
+    let posted = Posted { status: want.status, attempt: want.attempt, at: now };
+    let place = (posted.status.sha.clone(), posted.status.context.clone());
+    let view = context.state.view();
+    let is_step = |entry: &Posted| {
+        let same = entry.status.sha == place.0 && entry.status.context == place.1;
+        same && entry.attempt == posted.attempt && entry.status.state == CommitState::Pending
+    };
+    if posted.status.state != CommitState::Pending || !view.ledger.posted.iter().any(is_step) {
+        known.since.get_or_insert(now);
+    }
+    known.unrecorded.insert(place, posted);
+    let due = known.since.and_then(|since| since.checked_add(RECORD).ok());
+    if known.since.is_some() && (known.queue.is_empty() || due.is_some_and(|due| due <= now)) {
+        write_down(context, known).await
+    } else {
+        Posting::More
+    }
+}
+
+/// Writes into the ledger what was posted, but for the further steps of a pending status, which are not worth a write.
+async fn write_down(context: &SourceContext, known: &mut Known) -> Posting {
+    let (unrecorded, wanted) = (known.unrecorded.clone(), &known.wanted);
+    let result = context
+        .state
+        .update(|state| {
+            let place = |entry: &Posted| (entry.status.sha.clone(), entry.status.context.clone());
+            state.ledger.posted.retain(|entry| !unrecorded.contains_key(&place(entry)));
+            let mut entries: Vec<Posted> = unrecorded.into_values().collect();
+            entries.sort_by_key(|entry| entry.at);
+            state.ledger.posted.extend(entries);
+            forget_posted(&mut state.ledger.posted, wanted);
+        })
+        .await;
+    match result {
+        Ok(()) => {
+            known.unrecorded.clear();
+            known.since = None;
+            Posting::More
+        }
+        Err(error) => {
+            tracing::warn!(%error, "recording posted statuses");
+            Posting::Failed(None)
+        }
+    }
+}
+
+/// Keeps what is still wanted, and the last of the others: a commit that comes back is not told its old state again.
+fn forget_posted(posted: &mut Vec<Posted>, wanted: &BTreeSet<Sha>) {
+    let old = posted.iter().filter(|entry| !wanted.contains(&entry.status.sha)).count();
+    let mut excess = old.saturating_sub(POSTED_KEPT);
+    posted.retain(|entry| {
+        let drop = excess > 0 && !wanted.contains(&entry.status.sha);
+        excess -= usize::from(drop);
+        !drop
+    });
+}
+
+async fn failed(context: &SourceContext, known: &mut Known, want: &Want, error: ForgeError) -> Posting {
+    match error {
+        ForgeError::Later { message, retry_after } => {
+            context.ports.telemetry.status_posted("later");
+            tracing::warn!(commit = want.status.sha.short(), message, "the forge did not take a status; trying again");
+            Posting::Failed(retry_after)
+        }
+        ForgeError::Permanent(message) => {
+            context.ports.telemetry.status_posted("refused");
+            // Recorded as posted: it will never be taken, and must not block the others.
+            tracing::error!(commit = want.status.sha.short(), context = want.status.context, message, "status refused");
+            record(context, known, want.clone()).await
+        }
+    }
+}
