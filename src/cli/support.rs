@@ -1,0 +1,85 @@
+//! What is right in Flagger's eyes and is not implemented here yet: told before it is merged, and not by a canary that
+//! does not move.
+
+use crate::api::CanaryView;
+use crate::manifest::{Manifest, ManifestSet, Problem, Severity};
+use crate::rollout;
+use crate::traffic;
+
+use super::render::canary;
+
+/// Features of a set that the daemon refuses. `provider` is the one of canaries that name none, when it is known.
+pub(super) fn check(set: &ManifestSet, provider: Option<&str>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for manifest in &set.manifests {
+        if let Some(view) = canary(&manifest.object) {
+            of_canary(manifest, &view, provider, &mut problems);
+        }
+        let object = &manifest.object;
+        let metric = object.gvk().group_kind() == ("flagger.app", "MetricTemplate");
+        let kind = object.str("/spec/provider/type");
+        if metric && !kind.is_empty() && kind != "prometheus" {
+            let message = format!("metric provider {kind} is not implemented yet");
+            let help = "there is: prometheus; with another the release is held until its deadline";
+            problems.push(problem(manifest, "/spec/provider/type", Severity::Error, message, help));
+        }
+    }
+    problems
+}
+
+fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, problems: &mut Vec<Problem>) {
+    let area = if view.spec.analysis.is_some() { "/spec/analysis" } else { "/spec/canaryAnalysis" };
+    let named = view.spec.provider.as_deref().filter(|name| !name.is_empty());
+    let provider = named.or(default);
+    let mut report = |pointer: &str, severity, message: String, help: &str| {
+        problems.push(problem(manifest, pointer, severity, message, help));
+    };
+    const LATER: &str = "the canary would not be run: leave it to Flagger until then";
+    if let Some(provider) = provider.filter(|name| !traffic::PROVIDERS.contains(name)) {
+        let message =
+            format!("provider {provider} is not implemented yet, there is: {}", traffic::PROVIDERS.join(", "));
+        report("/spec/provider", Severity::Error, message, LATER);
+    }
+    // What is plainly wrong is told by the lints.
+    let unsupported = rollout::unsupported(view, provider.unwrap_or("contour"));
+    if let Some(message) = unsupported.filter(|message| message.contains("not supported yet")) {
+        let pointer = match message.split_whitespace().next().unwrap_or_default() {
+            "targetRef.kind" => "/spec/targetRef/kind".to_owned(),
+            "A/B" => format!("{area}/match"),
+            field => format!("{area}/{}", field.trim_start_matches("analysis.")),
+        };
+        report(&pointer, Severity::Error, message, LATER);
+    }
+    for field in provider.map(|name| traffic::unsupported_fields(name, view)).unwrap_or_default() {
+        if ["analysis.mirror", "analysis.sessionAffinity"].contains(&field.as_str()) {
+            continue; // refused above
+        }
+        let pointer = match field.strip_prefix("analysis.") {
+            Some(field) => format!("{area}/{}", field.replace('.', "/")),
+            None => format!("/spec/{}", field.replace('.', "/")),
+        };
+        let message = format!("`{field}` has no effect with provider {}", provider.unwrap_or_default());
+        report(&pointer, Severity::Warning, message, "remove it, or use a provider that has it");
+    }
+    let scaler = view.spec.autoscaler_ref.as_ref().filter(|scaler| scaler.kind == "ScaledObject");
+    if scaler.is_some() {
+        let message = "autoscaler kind ScaledObject is not implemented yet".to_owned();
+        report("/spec/autoscalerRef/kind", Severity::Error, message, LATER);
+    }
+    if view.spec.analysis().is_some_and(|analysis| !analysis.alerts.is_empty()) {
+        let message = "alerts are not sent yet".to_owned();
+        report(&format!("{area}/alerts"), Severity::Warning, message, "a webhook of type event is called");
+    }
+}
+
+fn problem(manifest: &Manifest, pointer: &str, severity: Severity, message: String, help: &str) -> Problem {
+    let place = manifest.place(pointer);
+    Problem {
+        file: manifest.file.clone(),
+        line: place.line,
+        column: place.column,
+        severity,
+        message,
+        help: Some(help.to_owned()),
+    }
+}

@@ -1,0 +1,179 @@
+//! `deploy/rbac.yaml` against what the daemon asks a cluster for in a whole life: first release, promotion, failure,
+//! revert, and the end of the canary.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serin::cluster::lease::{LeaseOptions, hold};
+use serin::domain::{CanaryKey, ObjectKey};
+use serin::ports::Clock as _;
+use serin::sandbox::api;
+use serin::sandbox::store::RequestCounts;
+use serin::sandbox::traffic::Load;
+use serin::sim::{Bed, BedOptions, bed, example};
+
+/// A verb on a resource, in the sandbox's words: `patch deployments.apps`.
+type Right = (String, String);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    api_groups: Vec<String>,
+    resources: Vec<String>,
+    verbs: Vec<String>,
+}
+
+/// The rights of each role.
+fn roles() -> BTreeMap<String, BTreeSet<Right>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: String,
+    }
+    #[derive(Deserialize)]
+    struct Document {
+        metadata: Metadata,
+        #[serde(default)]
+        rules: Vec<Rule>,
+    }
+    let documents: Vec<Document> =
+        serde_saphyr::from_multiple(include_str!("../../../deploy/rbac.yaml")).expect("manifests");
+    let mut roles: BTreeMap<String, BTreeSet<Right>> = BTreeMap::new();
+    for document in documents {
+        let rights = roles.entry(document.metadata.name).or_default();
+        for rule in document.rules {
+            for (group, resource) in rule.api_groups.iter().flat_map(|g| rule.resources.iter().map(move |r| (g, r))) {
+                let (name, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                let mut full = if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") };
+                if !subresource.is_empty() {
+                    full = format!("{full}/{subresource}");
+                }
+                rights.extend(rule.verbs.iter().map(|verb| (verb.clone(), full.clone())));
+            }
+        }
+    }
+    roles
+}
+
+/// What was asked for, by who asked: the field manager of writes, else anybody.
+fn asked(counts: &RequestCounts) -> BTreeMap<String, BTreeSet<Right>> {
+    let mut asked: BTreeMap<String, BTreeSet<Right>> = BTreeMap::new();
+    for kind in counts.requests.keys().chain(counts.events.keys()).filter(|kind| kind.verb != "discovery") {
+        // A server-side apply of what is not there needs both.
+        let verbs = if kind.verb == "apply" { vec!["create", "patch"] } else { vec![kind.verb.as_str()] };
+        let rights = asked.entry(kind.agent.clone()).or_default();
+        rights.extend(verbs.into_iter().map(|verb| (verb.to_owned(), kind.resource.clone())));
+    }
+    asked
+}
+
+/// The example with an autoscaler, a Secret and a metric template.
+fn files() -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> =
+        example::FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+    for (path, text) in &mut files {
+        if path.ends_with("shop/canary.yaml") {
+            *text = text
+                .replace(
+                    "  progressDeadlineSeconds",
+                    "  autoscalerRef: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, name: web}\n  \
+                     progressDeadlineSeconds",
+                )
+                .replace(
+                    "    metrics:\n",
+                    "    metrics:\n    - {name: one, templateRef: {name: one}, thresholdRange: {min: 0}, interval: 1m}\n",
+                );
+        }
+        if path.ends_with("shop/deployment.yaml.hbs") {
+            *text = text.replace("envFrom:", "envFrom:\n        - secretRef: {name: web-secret}");
+        }
+    }
+    let more = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web, namespace: shop}\nspec:\n  \
+                scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 2\n  maxReplicas: 4\n\
+                ---\napiVersion: v1\nkind: Secret\nmetadata: {name: web-secret, namespace: shop}\nstringData: {a: b}\n\
+                ---\napiVersion: flagger.app/v1beta1\nkind: MetricTemplate\nmetadata: {name: one, namespace: shop}\nspec: \
+                {provider: {type: prometheus, address: 'PROMETHEUS'}, query: vector(1)}\n";
+    files.push(("clusters/demo/shop/more.yaml".to_owned(), more.to_owned()));
+    files
+}
+
+/// Lives the life; the requests in it.
+fn life() -> RequestCounts {
+    let clock = Arc::new(bed::clock());
+    clock.runtime().expect("a runtime").block_on(async {
+        let bed = Bed::start(clock.clone(), BedOptions::default()).await.expect("a bed");
+        bed.sandbox.traffic.set_load(Load::constant("shop", "web", clock.now(), 50.0));
+        let client = api::client(&bed.sandbox.store, "serin-system");
+        let lease = hold(client, clock.clone(), LeaseOptions::new("serin-system", "serin", "me"));
+        let _daemon = bed.daemon().expect("a daemon");
+        let web = CanaryKey::new("shop", "web");
+        let mut files = files();
+        let commit = |message: &str, files: &[(String, String)]| {
+            let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+            bed.remote.commit("main", message, &files, clock.now()).expect("a commit")
+        };
+        for (_, text) in &mut files {
+            *text = text.replace("PROMETHEUS", bed.prometheus_url());
+        }
+        commit("Add the shop", &files);
+        let reached = |phase: &'static str| {
+            bed.wait(Duration::from_secs(1200), {
+                let web = web.clone();
+                move |bed| bed.phase(&web) == phase
+            })
+        };
+        assert!(reached("Initialized").await);
+        let values = |files: &mut Vec<(String, String)>, from: &str, to: &str| {
+            let (_, text) = files.iter_mut().find(|(path, _)| path == "values/demo.yaml").expect("values");
+            *text = text.replacen(from, to, 1);
+        };
+        values(&mut files, "version: 1.0.0", "version: 1.1.0");
+        commit("Release web 1.1.0", &files);
+        assert!(reached("Progressing").await && reached("Succeeded").await);
+        values(&mut files, "errors=0.1%", "errors=30%");
+        let bad = commit("Release a bad one", &files);
+        assert!(reached("Failed").await);
+        let reverted =
+            bed.wait(Duration::from_secs(600), |bed| bed.remote.head("main").is_some_and(|head| head != bad));
+        assert!(reverted.await);
+        bed.pass(Duration::from_secs(60)).await;
+        let remove = [("clusters/demo/shop/canary.yaml", None), ("clusters/demo/shop/more.yaml", None)];
+        bed.remote.commit("main", "Remove the canary", &remove, clock.now()).expect("a commit");
+        assert!(bed.wait(Duration::from_secs(600), |bed| bed.canary(&web).is_none()).await, "the canary is gone");
+        bed.pass(Duration::from_secs(60)).await;
+        // A type that is not there is waited for.
+        let ports = bed.ports();
+        let widget = ObjectKey::namespaced("example.com/v1", "Widget", "shop", "a");
+        assert!(ports.cluster.get(&widget).await.is_err());
+        bed.pass(Duration::from_secs(60)).await;
+        lease.release().await;
+        bed.sandbox.store.requests()
+    })
+}
+
+#[test]
+fn the_daemon_has_the_rights_that_it_needs_and_no_more() {
+    let roles = roles();
+    let (engine, applier, leader) = (&roles["serin-engine"], &roles["serin-applier"], &roles["serin-leader"]);
+    let asked = asked(&life());
+    let all: BTreeSet<Right> = asked.values().flatten().cloned().collect();
+    for right in &all {
+        assert!(engine.contains(right) || applier.contains(right) || leader.contains(right), "not granted: {right:?}");
+    }
+    // Canaries of repositories that somebody else applies need the engine alone.
+    for right in asked.get("serin-canary").into_iter().flatten() {
+        assert!(engine.contains(right), "not granted to the engine: {right:?}");
+    }
+    for right in asked.get("serin").into_iter().flatten() {
+        assert!(applier.contains(right), "not granted to the applier: {right:?}");
+    }
+    // The first list of a watch comes as a stream of events where the server can do that, as the sandbox can. Rights on
+    // finalizers are asked for by an admission plugin that it does not have.
+    let excused = |(verb, resource): &Right| match verb.as_str() {
+        "list" => all.contains(&("watch".to_owned(), resource.clone())),
+        _ => verb == "update" && resource == "canaries.flagger.app/finalizers",
+    };
+    let unasked: Vec<&Right> = engine.union(leader).filter(|right| !all.contains(*right) && !excused(right)).collect();
+    assert!(unasked.is_empty(), "granted and never asked for: {unasked:?}");
+}
