@@ -3,9 +3,12 @@
 mod architecture;
 mod cli;
 mod cluster;
+mod cost;
+mod demo;
 mod forge;
 mod git;
 mod hooks;
+mod loops;
 mod manifest;
 mod metrics;
 mod plan;
