@@ -26,7 +26,8 @@ ledger and statuses all ended as they should.
 
 const RUN: &str = "Exit code 0 after SIGTERM or Ctrl-C, when what was under way is finished (at most 20 s); 1 when the lease \
 was lost, or a second signal or the time limit ended it sooner; 2 when the configuration cannot be used. Whenever it is \
-stopped, the next start goes on where it was. /healthz, /readyz, /metrics and /hooks/SOURCE are served at `listen`.
+stopped, the next start goes on where it was. /healthz, /readyz, /metrics, /api (the lists of `serin get` as JSON) and \
+/hooks/SOURCE are served at `listen`.
 
   serin run -c /etc/serin/serin.yaml
   serin run --log-format json --log-level info,serin::git=debug

@@ -75,7 +75,6 @@ pub(super) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
 async fn records(args: &GetArgs) -> anyhow::Result<(&'static [Column], Vec<Value>)> {
     let direct = Direct::connect(&args.cluster).await?;
     let memories = Memory::all(&direct, &args.system_namespace).await;
-    let in_namespace = |key: &CanaryKey| args.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
     Ok(match args.kind {
         GetKind::Canaries => {
             let objects = direct.list(CANARIES, args.namespace.as_deref(), None).await?;
@@ -86,19 +85,13 @@ async fn records(args: &GetArgs) -> anyhow::Result<(&'static [Column], Vec<Value
             });
             (CANARY_COLUMNS, objects.iter().map(|object| canary(object, &memories)).collect())
         }
-        GetKind::Releases => {
-            let memories = memories?;
-            let ledgers = memories.iter().flat_map(|(source, memory)| {
-                let canaries = memory.ledger.canaries.keys().filter(|key| in_namespace(key));
-                canaries.flat_map(move |key| releases(source, &memory.ledger, key))
-            });
-            (RELEASE_COLUMNS, ledgers.collect())
-        }
-        GetKind::Sources => (SOURCE_COLUMNS, memories?.iter().map(|(name, memory)| source(name, memory)).collect()),
+        GetKind::Releases => (RELEASE_COLUMNS, all_releases(&memories?, args.namespace.as_deref())),
+        GetKind::Sources => (SOURCE_COLUMNS, sources(&memories?)),
     })
 }
 
-fn canary(object: &Object, memories: &BTreeMap<String, Memory>) -> Value {
+/// One canary.
+pub(super) fn canary(object: &Object, memories: &BTreeMap<String, Memory>) -> Value {
     let key = CanaryKey::new(object.namespace().unwrap_or_default(), object.name());
     let owner = memories.iter().find(|(_, memory)| memory.inventory.entries.contains(&key.object_key()));
     let record = owner.and_then(|(_, memory)| memory.ledger.canaries.get(&key));
@@ -130,6 +123,21 @@ fn canary(object: &Object, memories: &BTreeMap<String, Memory>) -> Value {
         "commit": commit.map(|sha| sha.0.as_str()),
         "message": status.conditions.first().map(|condition| condition.message.as_str()),
     })
+}
+
+/// The releases of all canaries of a namespace, or of all.
+pub(super) fn all_releases(memories: &BTreeMap<String, Memory>, namespace: Option<&str>) -> Vec<Value> {
+    let ledgers = memories.iter().flat_map(|(source, memory)| {
+        let wanted = |key: &&CanaryKey| namespace.is_none_or(|namespace| namespace == key.namespace);
+        let canaries = memory.ledger.canaries.keys().filter(wanted);
+        canaries.flat_map(move |key| releases(source, &memory.ledger, key))
+    });
+    ledgers.collect()
+}
+
+/// All sources.
+pub(super) fn sources(memories: &BTreeMap<String, Memory>) -> Vec<Value> {
+    memories.iter().map(|(name, memory)| source(name, memory)).collect()
 }
 
 /// The releases of a canary, newest first.

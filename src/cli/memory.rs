@@ -40,7 +40,8 @@ impl Memory {
         Ok(memories)
     }
 
-    fn parse(object: &Object) -> anyhow::Result<Self> {
+    /// Reads the ConfigMap of a source.
+    pub(super) fn parse(object: &Object) -> anyhow::Result<Self> {
         let reading = || format!("reading {}", object.key());
         let text =
             |name: &str| object.0.get("data").and_then(|data| data.get(name)).and_then(serde_json::Value::as_str);

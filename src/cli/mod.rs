@@ -1,5 +1,6 @@
 //! The command line and the composition root: the only room that sees both the controller and the adapters.
 
+mod api;
 mod args;
 mod check;
 mod checkout;

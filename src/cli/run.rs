@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::api::CachedRecords;
 use super::args::RunArgs;
 use super::clock::SystemClock;
 use super::config::{Config, ConfigErrors};
@@ -23,7 +24,7 @@ use super::{compose, kube, reload};
 use crate::cluster::lease::{Leadership, LeaseOptions, hold};
 use crate::controller::{self, Drain, Ports, Source};
 use crate::domain::Gvk;
-use crate::http::{Endpoints, Readiness, Ready, serve};
+use crate::http::{Endpoints, Readiness, Ready, RecordsSlot, serve};
 use crate::ports::{Clock, Cluster, ClusterError, timeout};
 use crate::telemetry::{Telemetry, init_logging};
 use crate::{cluster, hooks, metrics, traffic};
@@ -111,6 +112,7 @@ async fn daemon(args: &RunArgs, config: &Config, signals: &mut Signals) -> anyho
         hold(client.clone(), clock.clone(), options)
     });
     let adapter = cluster::connect(client, clock.clone(), cluster::Options::default());
+    web.records.set(Arc::new(records(config, adapter.clone()))).ok();
     let started = async {
         wait_for_lease(leadership.as_ref(), &ready).await;
         wait_for_cluster(adapter.as_ref(), clock.as_ref(), &ready).await;
@@ -269,6 +271,12 @@ fn sources(args: &RunArgs, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::R
     Ok((sources, triggers))
 }
 
+/// What `/api` reads.
+fn records(config: &Config, cluster: Arc<dyn Cluster>) -> CachedRecords {
+    let sources = config.sources.iter().map(|source| source.name.clone()).collect();
+    CachedRecords { cluster, namespace: config.leader_election.namespace.clone(), sources }
+}
+
 fn ports(
     config: &Config,
     cluster: Arc<dyn Cluster>,
@@ -292,6 +300,8 @@ fn ports(
 /// The HTTP server.
 struct Web {
     address: std::net::SocketAddr,
+    /// Filled once the cluster is reached.
+    records: RecordsSlot,
     server: JoinHandle<()>,
     stop: tokio::sync::oneshot::Sender<()>,
 }
@@ -314,7 +324,8 @@ impl Web {
         let address = listener.local_addr().context("listening")?;
         let (triggers, pushed) = mpsc::channel(64);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let endpoints = Endpoints { telemetry, ready, hooks, triggers };
+        let records = RecordsSlot::default();
+        let endpoints = Endpoints { telemetry, ready, hooks, triggers, records: records.clone() };
         let server = tokio::spawn(async move {
             let stopped = async {
                 stopped.await.ok();
@@ -323,7 +334,7 @@ impl Web {
                 tracing::error!(%error, "serving health and metrics");
             }
         });
-        Ok((Self { address, server, stop }, pushed))
+        Ok((Self { address, records, server, stop }, pushed))
     }
 }
 

@@ -1,5 +1,6 @@
-//! What we answer over HTTP: health, metrics, and push webhooks of forges.
+//! What we answer over HTTP: health, metrics, lists for programs, and push webhooks of forges.
 
+mod api;
 mod receiver;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+pub use api::{List, Records, RecordsSlot};
 
 use crate::telemetry::{CONTENT_TYPE, Telemetry};
 
@@ -59,14 +62,18 @@ pub struct Endpoints {
     /// Told the name of a source whose remote says that it has changed. A full channel loses nothing: the source has
     /// been told already.
     pub triggers: mpsc::Sender<String>,
+    /// What `/api` answers with.
+    pub records: RecordsSlot,
 }
 
-/// All endpoints: `/healthz`, `/readyz`, `/metrics` and `/hooks/{source}`.
+/// All endpoints: `/healthz`, `/readyz`, `/metrics`, `/api` and `/hooks/{source}`.
 pub fn router(endpoints: Endpoints) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "OK" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/api", get(api::index))
+        .route("/api/{list}", get(api::list))
         .route("/hooks/{source}", post(receiver::receive))
         .with_state(endpoints)
 }

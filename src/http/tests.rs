@@ -14,7 +14,8 @@ fn endpoints(room: usize) -> (Endpoints, mpsc::Receiver<String>) {
         ("infra".to_owned(), SecretString::from(SECRET)),
     ]);
     let telemetry = Arc::new(Telemetry::new("0.1.0", "contour"));
-    (Endpoints { telemetry, ready: Readiness::default(), hooks, triggers }, receiver)
+    let records = RecordsSlot::default();
+    (Endpoints { telemetry, ready: Readiness::default(), hooks, triggers, records }, receiver)
 }
 
 async fn send(endpoints: &Endpoints, request: Request<Body>) -> (u16, String) {
@@ -116,4 +117,34 @@ async fn the_server_stops_when_it_is_told_to() {
     }));
     stop.send(()).expect("still serving");
     server.await.expect("no panic").expect("no error");
+}
+
+struct OneCanary;
+
+#[async_trait::async_trait]
+impl Records for OneCanary {
+    async fn records(&self, list: List, namespace: Option<&str>) -> Result<Vec<serde_json::Value>, String> {
+        match list {
+            List::Canaries => Ok(vec![serde_json::json!({"name": "web", "namespace": namespace})]),
+            _ => Err("the cluster is away".to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn api_serves_lists_and_says_why_it_cannot() {
+    let (endpoints, _receiver) = endpoints(1);
+    let early = send(&endpoints, get("/api/canaries")).await;
+    assert_eq!(early, (503, r#"{"error":"the cluster is not reached yet"}"#.to_owned()));
+    endpoints.records.set(Arc::new(OneCanary)).ok();
+    let cases = [
+        ("/api", 200, r#"{"paths":["/api/canaries","/api/releases","/api/sources"]}"#),
+        ("/api/canaries", 200, r#"[{"name":"web","namespace":null}]"#),
+        ("/api/canaries?namespace=shop", 200, r#"[{"name":"web","namespace":"shop"}]"#),
+        ("/api/sources", 503, r#"{"error":"the cluster is away"}"#),
+        ("/api/secrets", 404, r#"{"error":"no such list: see /api"}"#),
+    ];
+    for (path, code, body) in cases {
+        assert_eq!(send(&endpoints, get(path)).await, (code, body.to_owned()), "{path}");
+    }
 }

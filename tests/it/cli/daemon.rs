@@ -35,6 +35,14 @@ fn a_push_is_applied_at_once_and_a_signal_drains() {
     assert_eq!(world.store.get(&lease()).map(|lease| lease.str("/spec/holderIdentity").is_empty()), Some(false));
     let (status, metrics) = daemon.http("GET", "/metrics", "", "");
     assert!(status == 200 && metrics.contains("flagger_canary_total{namespace=\"shop\"} 1"), "{metrics}");
+    let (status, canaries) = daemon.http("GET", "/api/canaries", "", "");
+    assert!(
+        status == 200 && canaries.contains(r#""name":"web""#) && canaries.contains(r#""source":"apps""#),
+        "{canaries}"
+    );
+    let (status, sources) = daemon.http("GET", "/api/sources", "", "");
+    assert!(status == 200 && sources.contains(r#""name":"apps""#), "{sources}");
+    assert_eq!(daemon.http("GET", "/api/releases?namespace=shop", "", "").0, 200);
 
     let values = include_str!("../../../examples-repo/values/demo.yaml").replace("version: 2.3.1", "version: 2.4.0");
     world.commit("Release catalog 2.4.0", &[("values/demo.yaml", &values)]);

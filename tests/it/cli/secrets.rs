@@ -168,6 +168,10 @@ fn the_binary_shows_no_secret_whatever_goes_wrong() {
     search("an answer", &daemon.http("POST", "/hooks/apps", &format!("x-gitlab-token: {HOOK}x\r\n"), HOOK).1);
     assert_eq!(daemon.http("POST", "/hooks/apps", &format!("x-gitlab-token: {HOOK}\r\n"), HOOK).0, 202);
     search("/metrics", &daemon.http("GET", "/metrics", "", "").1);
+    for list in ["canaries", "releases", "sources"] {
+        let path = format!("/api/{list}");
+        search(&path, &daemon.http("GET", &path, "", "").1);
+    }
     search("/readyz", &daemon.http("GET", "/readyz", "", "").1);
     for arguments in
         [&["get", "canaries", "-o", "json"][..], &["get", "sources", "-o", "yaml"], &["plan", "--source", "apps"]]
