@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::config::{Auth, CanaryScope, Config, ForgeKind, RevertMode, SecretRef, Source};
 use crate::controller::{Settings, SourceSettings};
-use crate::forge::GithubForge;
+use crate::forge::{GiteaForge, GithubForge, SetupError};
 use crate::git;
 use crate::ports::{Clock, Forge, GitRemote, Identity};
 
@@ -150,17 +150,22 @@ fn auth(source: &Source, auth: &Auth) -> Result<git::Auth, Unusable> {
 
 /// The forge of a source, if it has one. Must be called within a tokio runtime.
 pub(crate) fn forge(source: &Source, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Forge>>, Unusable> {
-    match source.forge.kind {
-        ForgeKind::None => Ok(None),
-        ForgeKind::Github => {
-            let reference = source.forge.token_from.as_ref();
-            let reference = reference.ok_or_else(|| unusable(source, "`forge.tokenFrom` is missing"))?;
-            let token = secret(source, reference)?;
-            let repository = source
-                .forge_repository()
-                .ok_or_else(|| unusable(source, "`forge.repository` cannot be told from the url: give OWNER/NAME"))?;
-            let forge = GithubForge::new(&source.forge.api, &repository, &token, clock.clone());
-            Ok(Some(Arc::new(forge.map_err(|error| unusable(source, error))?)))
-        }
+    let kind = source.forge.kind;
+    if kind == ForgeKind::None {
+        return Ok(None);
     }
+    let missing = |key: &str| unusable(source, format!("`forge.{key}` is missing"));
+    let token = secret(source, source.forge.token_from.as_ref().ok_or_else(|| missing("tokenFrom"))?)?;
+    let api = source.forge_api().ok_or_else(|| missing("api"))?;
+    let repository = source
+        .forge_repository()
+        .ok_or_else(|| unusable(source, "`forge.repository` cannot be told from the url: give OWNER/NAME"))?;
+    let forge: Result<Arc<dyn Forge>, SetupError> = match kind {
+        ForgeKind::None => return Ok(None),
+        ForgeKind::Github => {
+            GithubForge::new(&api, &repository, &token, clock.clone()).map(|forge| Arc::new(forge) as _)
+        }
+        ForgeKind::Gitea => GiteaForge::new(&api, &repository, &token, clock.clone()).map(|forge| Arc::new(forge) as _),
+    };
+    forge.map(Some).map_err(|error| unusable(source, error))
 }

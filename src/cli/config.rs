@@ -261,15 +261,15 @@ impl Default for Author {
 }
 
 /// A forge.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Forge {
     /// Which one.
     #[serde(deserialize_with = "words::forge_kind")]
     #[schemars(schema_with = "words::forge_kind_schema")]
     pub kind: ForgeKind,
-    /// Base URL of its API.
-    pub api: String,
+    /// Base URL of its API: GitHub's own, or the host of the source's URL for Gitea, when unset.
+    pub api: Option<String>,
     /// `OWNER/NAME`; from the source's URL when unset.
     pub repository: Option<String>,
     /// Token with the right to set commit statuses.
@@ -280,18 +280,6 @@ pub struct Forge {
     pub app: NotYet,
 }
 
-impl Default for Forge {
-    fn default() -> Self {
-        Self {
-            kind: ForgeKind::None,
-            api: "https://api.github.com".to_owned(),
-            repository: None,
-            token_from: None,
-            app: NotYet,
-        }
-    }
-}
-
 /// Which forge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ForgeKind {
@@ -300,6 +288,8 @@ pub enum ForgeKind {
     None,
     /// GitHub or GitHub Enterprise Server.
     Github,
+    /// Gitea or Forgejo.
+    Gitea,
 }
 
 /// Push webhook of a source, served as `/hooks/NAME`.
@@ -356,6 +346,25 @@ impl Source {
         let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
         let (name, owner) = (parts.next()?, parts.next()?);
         Some(format!("{owner}/{name}"))
+    }
+
+    /// Base URL of the forge's API: as configured, or where it must be; `None` when nothing tells.
+    pub fn forge_api(&self) -> Option<String> {
+        if let Some(api) = &self.forge.api {
+            return Some(api.clone());
+        }
+        match self.forge.kind {
+            ForgeKind::None => None,
+            ForgeKind::Github => Some("https://api.github.com".to_owned()),
+            // Everything before OWNER/NAME, so that an instance below a path is found, too.
+            ForgeKind::Gitea => {
+                let url = self.url.trim_end_matches('/');
+                let (rest, _) = url.rsplit_once('/')?;
+                let (instance, _) = rest.rsplit_once('/')?;
+                let has_host = instance.split_once("://").is_some_and(|(_, host)| !host.is_empty());
+                (url.starts_with("http") && has_host).then(|| instance.to_owned())
+            }
+        }
     }
 
     /// Full name of the branch that status files go to; `None`: nowhere.

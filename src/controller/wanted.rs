@@ -55,8 +55,9 @@ const README: &str = "README.md";
 
 /// Where people find a file of the status branch.
 fn link(context: &SourceContext, path: &str) -> Option<String> {
-    let settings = &context.source.settings;
-    status_link(&settings.repository, settings.status_branch.as_deref()?, path)
+    let (settings, forge) = (&context.source.settings, context.source.forge.as_ref());
+    let branch = settings.status_branch.as_deref()?;
+    forge.and_then(|forge| forge.file_link(branch, path)).or_else(|| status_link(&settings.repository, branch, path))
 }
 
 /// The statuses of one canary, the later ones in force where a commit stands in several.

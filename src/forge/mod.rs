@@ -1,7 +1,11 @@
-//! Forges: GitHub, and one that keeps what was posted. Gitea and GitLab come with the forge issue.
+//! Forges: GitHub, Gitea and Forgejo, and one that keeps what was posted. GitLab comes with the forge issue.
 
+mod answer;
+mod gitea;
 mod github;
 mod local;
 
-pub use github::{GithubForge, SetupError};
+pub use answer::SetupError;
+pub use gitea::GiteaForge;
+pub use github::GithubForge;
 pub use local::LocalForge;

@@ -68,4 +68,10 @@ pub trait Forge: Send + Sync {
     /// # Errors
     /// See [`ForgeError`].
     async fn statuses(&self, sha: &Sha) -> Result<Vec<CommitStatus>, ForgeError>;
+
+    /// Where people read a file of a branch, when the forge knows better than the repository's address tells.
+    fn file_link(&self, branch: &str, path: &str) -> Option<String> {
+        let (_, _) = (branch, path);
+        None
+    }
 }

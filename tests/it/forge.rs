@@ -1,4 +1,6 @@
-//! Forges at wire level: what GitHub is sent, and what each of its answers means.
+//! Forges at wire level: what GitHub and Gitea are sent, and what each of their answers means.
+
+mod gitea;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,7 +158,10 @@ fn forge(source: &Source) -> Vec<String> {
     if forge.kind == ForgeKind::None {
         return Vec::new();
     }
-    let mut found: Vec<String> = http_url("forge.api", &forge.api).into_iter().collect();
+    let mut found: Vec<String> = match source.forge_api() {
+        Some(api) => http_url("forge.api", &api).into_iter().collect(),
+        None => vec!["`forge.api` is missing, the url does not say where the forge's API is".to_owned()],
+    };
     if forge.token_from.is_none() {
         found.push("`forge.tokenFrom` is missing: without a token no status can be posted".to_owned());
     }

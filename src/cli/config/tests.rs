@@ -125,8 +125,7 @@ fn keys_without_a_feature_are_refused_by_name() {
             "cluster: a\nflagger: {ingressAnnotationsPrefix: a}".to_owned(),
             "`flagger.ingressAnnotationsPrefix` is not implemented yet",
         ),
-        (format!("{S}  forge: {{kind: gitea}}"), "serin.yaml:5:17: `forge.kind: gitea` is not implemented yet"),
-        (format!("{S}  forge: {{kind: gitlab}}"), "`forge.kind: gitlab` is not implemented yet"),
+        (format!("{S}  forge: {{kind: gitlab}}"), "serin.yaml:5:17: `forge.kind: gitlab` is not implemented yet"),
         (format!("{S}  forge: {{app: {{id: 1}}}}"), "`forge.app` is not implemented yet"),
         (format!("{S}  writeBack: {{revert: pullRequest}}"), "`writeBack.revert: pullRequest` is not implemented yet"),
         (
@@ -175,6 +174,27 @@ fn the_forge_repository_comes_from_the_url() {
         let config = parse(&format!("cluster: a\nsources:\n- name: s\n  url: {url}\n  {auth}")).expect(url);
         assert_eq!(config.sources.first().and_then(Source::forge_repository).as_deref(), want, "{url}");
     }
+}
+
+#[test]
+fn the_forge_api_comes_from_the_url_where_it_can() {
+    let of = |url: &str, auth: &str, forge: &str| {
+        let token = "tokenFrom: {env: T}";
+        parse(&format!("cluster: a\nsources:\n- {{name: s, url: '{url}', {auth} forge: {{{forge}, {token}}}}}"))
+            .map(|config| config.sources.first().and_then(Source::forge_api))
+    };
+    let ssh = "auth: {sshKeyFrom: {env: A}, knownHostsFrom: {env: B}},";
+    for (url, auth, forge, want) in [
+        ("https://git.example.com/acme/apps.git", "", "kind: github", "https://api.github.com"),
+        ("https://git.example.com/acme/apps.git", "", "kind: gitea", "https://git.example.com"),
+        ("http://127.0.0.1:3000/git/acme/apps/", "", "kind: gitea", "http://127.0.0.1:3000/git"),
+        ("https://h/acme/apps", "", "kind: gitea, api: 'https://i/api/v1'", "https://i/api/v1"),
+        ("git@h:acme/apps.git", ssh, "kind: gitea, api: 'https://i'", "https://i"),
+    ] {
+        assert_eq!(of(url, auth, forge).expect(url).as_deref(), Some(want), "{url} {forge}");
+    }
+    let message = of("git@h:acme/apps.git", ssh, "kind: gitea").expect_err("no address");
+    assert!(message.contains("`forge.api` is missing, the url does not say where"), "{message}");
 }
 
 /// `INSTA_UPDATE=always` rewrites the file, as it does for snapshots.

@@ -161,18 +161,17 @@ pub(super) fn revert_mode_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"description": "What happens to a bad commit.", "enum": ["commit", "off", false]})
 }
 
-/// `github` or `none`.
+/// `github`, `gitea` or `none`.
 pub(super) fn forge_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ForgeKind, D::Error> {
     match String::deserialize(deserializer)?.as_str() {
         "github" => Ok(ForgeKind::Github),
+        "gitea" => Ok(ForgeKind::Gitea),
         "none" => Ok(ForgeKind::None),
-        later @ ("gitea" | "gitlab") => {
-            Err(D::Error::custom(format!("`forge.kind: {later}` is not implemented yet, there is: github, none")))
-        }
-        other => Err(D::Error::custom(format!("unknown forge `{other}`, there is: github, none"))),
+        "gitlab" => Err(D::Error::custom("`forge.kind: gitlab` is not implemented yet, there is: github, gitea, none")),
+        other => Err(D::Error::custom(format!("unknown forge `{other}`, there is: github, gitea, none"))),
     }
 }
 
 pub(super) fn forge_kind_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"description": "Which forge gets commit statuses.", "enum": ["github", "none"]})
+    json_schema!({"description": "Which forge gets commit statuses.", "enum": ["github", "gitea", "none"]})
 }
