@@ -1,0 +1,10 @@
+//! The suites: one module each, with a function that lists its tests.
+
+mod smoke;
+
+use super::runner::Test;
+
+/// All tests of all suites.
+pub(crate) fn all() -> Vec<Test> {
+    [smoke::tests()].into_iter().flatten().collect()
+}

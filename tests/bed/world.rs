@@ -1,0 +1,242 @@
+//! What a test sees: the bed with the parts that it asked for, and a namespace of its own in it.
+
+use std::ops::BitOr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{ApiResource, Scope, pinned_kind};
+use kube::{Client, ResourceExt as _};
+
+use super::control_plane::{self, ControlPlane};
+use super::net;
+use super::process::Processes;
+
+/// Field manager of what the harness applies.
+const MANAGER: &str = "bed";
+
+/// Parts of a bed: what a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parts(u8);
+
+impl Parts {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self(0);
+    /// etcd, API server and controller manager.
+    pub(crate) const API: Self = Self(1);
+    /// Pods as processes, kube-proxy and DNS.
+    pub(crate) const PODS: Self = Self(2 | Self::API.0);
+    /// Contour and Envoy, with a Gateway.
+    pub(crate) const GATEWAY: Self = Self(4 | Self::PODS.0);
+    /// Prometheus, which scrapes Envoy.
+    pub(crate) const PROMETHEUS: Self = Self(8);
+    /// Gitea.
+    pub(crate) const GITEA: Self = Self(16);
+    /// Everything.
+    pub(crate) const ALL: Self = Self(31);
+
+    const NAMES: [(&str, Self); 6] = [
+        ("api", Self::API),
+        ("pods", Self::PODS),
+        ("gateway", Self::GATEWAY),
+        ("prometheus", Self::PROMETHEUS),
+        ("gitea", Self::GITEA),
+        ("all", Self::ALL),
+    ];
+
+    /// Whether all of `other` is in it.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether it is part of what is wanted, however little of it.
+    pub(crate) fn meets(self, wanted: Self) -> bool {
+        self != Self::NONE && wanted.has(self)
+    }
+
+    /// By the names that the command line has for them.
+    pub(crate) fn named(names: &[String]) -> anyhow::Result<Self> {
+        names.iter().try_fold(Self::NONE, |sum, name| {
+            let found = Self::NAMES.iter().find(|(known, _)| known == name);
+            let (_, parts) =
+                found.with_context(|| format!("{name}: one of api, pods, gateway, prometheus, gitea, all"))?;
+            Ok(sum | *parts)
+        })
+    }
+}
+
+impl BitOr for Parts {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// How long to wait for something, at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit(pub(crate) Duration);
+
+impl Limit {
+    /// For a part to start on a busy machine.
+    pub(crate) const START: Self = Self(Duration::from_secs(60));
+}
+
+/// Asks until it succeeds; after the limit, an error that says what was waited for and what was seen last.
+pub(crate) async fn eventually<T>(
+    what: &str,
+    limit: Limit,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if start.elapsed() > limit.0 => {
+                return Err(error.context(format!("waited {} s for {what}; last seen", limit.0.as_secs())));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// A running bed.
+pub(crate) struct Bed {
+    /// Its folder: logs and data of all parts.
+    pub(crate) folder: PathBuf,
+    /// All parts that run as processes.
+    pub(crate) processes: Processes,
+    /// etcd, API server and controller manager.
+    pub(crate) control_plane: ControlPlane,
+    admin: Client,
+}
+
+impl Bed {
+    /// Starts the parts, in a process that is inside a bed's namespaces.
+    pub(crate) async fn start(parts: Parts, folder: PathBuf) -> anyhow::Result<Arc<Self>> {
+        net::node(&folder).await?;
+        let processes = Processes::default();
+        let control_plane = ControlPlane::start(&folder, &processes).await?;
+        let admin = control_plane::client(&control_plane.kubeconfig(), None).await?;
+        if parts.has(Parts::PODS) {
+            control_plane.route(&processes).await?;
+        }
+        Ok(Arc::new(Self { folder, processes, control_plane, admin }))
+    }
+
+    /// Ends all parts.
+    pub(crate) async fn stop(&self) {
+        self.processes.stop().await;
+    }
+
+    /// The client of a member of `system:masters`.
+    pub(crate) fn admin(&self) -> Client {
+        self.admin.clone()
+    }
+
+    /// A client that acts as a user: `system:serviceaccount:NS:NAME`, or any other name.
+    pub(crate) async fn client(&self, user: &str) -> anyhow::Result<Client> {
+        control_plane::client(&self.control_plane.kubeconfig(), Some(user)).await
+    }
+
+    /// The kubeconfig of the member of `system:masters`.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig()
+    }
+
+    /// Makes a namespace, and waits until the controller manager has made its default ServiceAccount.
+    pub(crate) async fn namespace(&self, name: &str) -> anyhow::Result<()> {
+        let all: Api<Namespace> = Api::all(self.admin());
+        let wanted = serde_json::from_value(serde_json::json!({"metadata": {"name": name}}))?;
+        all.create(&PostParams::default(), &wanted).await.with_context(|| format!("making the namespace {name}"))?;
+        self.account(name, "default").await
+    }
+
+    /// Waits for a ServiceAccount.
+    pub(crate) async fn account(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(self.admin(), namespace);
+        eventually(&format!("the ServiceAccount {namespace}/{name}"), Limit::START, async || {
+            accounts.get(name).await.map(drop).map_err(anyhow::Error::from)
+        })
+        .await
+    }
+
+    /// Applies the documents of a YAML text by server-side apply, and returns what became of them.
+    pub(crate) async fn apply(&self, yaml: &str) -> anyhow::Result<Vec<DynamicObject>> {
+        let mut applied = Vec::new();
+        for document in documents(yaml)? {
+            applied.push(self.apply_one(document).await?);
+        }
+        Ok(applied)
+    }
+
+    /// Applies one object; its type may just have been installed.
+    pub(crate) async fn apply_one(&self, object: DynamicObject) -> anyhow::Result<DynamicObject> {
+        let types = object.types.clone().context("an object without apiVersion and kind")?;
+        let name = object.name_any();
+        let told = format!("applying {} {name}", types.kind);
+        let gvk = GroupVersionKind::try_from(&types)?;
+        let (resource, scope) = eventually(&format!("the type {}", types.kind), Limit::START, async || {
+            let (resource, capabilities) = pinned_kind(&self.admin(), &gvk).await?;
+            Ok((resource, capabilities.scope))
+        })
+        .await
+        .with_context(|| told.clone())?;
+        let api = self.api(&resource, (scope == Scope::Namespaced).then(|| object.namespace()).flatten().as_deref());
+        let parameters = PatchParams::apply(MANAGER).force();
+        api.patch(&name, &parameters, &Patch::Apply(&object)).await.context(told)
+    }
+
+    /// Applies all YAML files of a folder, or one file.
+    pub(crate) async fn apply_files(&self, path: &Path) -> anyhow::Result<()> {
+        let mut files = if path.is_dir() {
+            std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?
+        } else {
+            vec![path.to_owned()]
+        };
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        files.sort();
+        for file in files {
+            let text = std::fs::read_to_string(&file)?;
+            self.apply(&text).await.with_context(|| format!("applying {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The objects of a type.
+    pub(crate) fn api(&self, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.admin(), namespace, resource),
+            None => Api::all_with(self.admin(), resource),
+        }
+    }
+
+    /// Words for people who want to look around.
+    pub(crate) fn how_to_enter(&self) -> String {
+        format!(
+            "logs:       {0}\nkubeconfig: {1}\nto enter:   sudo nsenter -t $(pgrep -f '[b]ed-.*--.*inside' | head -1) -a",
+            self.folder.display(),
+            self.kubeconfig().display()
+        )
+    }
+}
+
+/// The objects of a YAML text; documents without content are left out.
+pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<DynamicObject>> {
+    let values: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).context("reading YAML")?;
+    let objects = values.into_iter().filter(|value| !value.is_null());
+    let objects = objects.map(|value| serde_json::from_value(value).context("reading an object")).collect();
+    objects
+}
+
+/// Fails with what was expected and what was seen.
+pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(what: &str, seen: &T, expected: &T) -> anyhow::Result<()> {
+    if seen != expected {
+        bail!("{what}\n  expected: {expected:?}\n  seen:     {seen:?}");
+    }
+    Ok(())
+}
