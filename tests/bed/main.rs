@@ -12,10 +12,13 @@
 )]
 
 mod control_plane;
+mod gateway;
 mod install;
+mod kubelet;
 mod net;
 mod parts;
 mod process;
+mod prometheus;
 mod runner;
 mod suites;
 mod world;

@@ -92,9 +92,13 @@ async fn ended<L>(child: &mut tokio::process::Child, leash: L) -> anyhow::Result
 
 /// Resolves when the outer process has let go. Inside only, once.
 pub(crate) async fn leash() {
-    let waiting = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-    // Whatever ended the wait, there is nobody at the other end.
-    waiting.await.ok();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    // A thread, not a task: the runtime would wait for a task that nobody can interrupt.
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+        sender.send(()).ok();
+    });
+    receiver.await.ok();
 }
 
 /// Makes the network of the node: the bridge, the addresses, routing, and the place where pods' namespaces are named.

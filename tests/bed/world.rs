@@ -13,8 +13,10 @@ use kube::discovery::{ApiResource, Scope, pinned_kind};
 use kube::{Client, ResourceExt as _};
 
 use super::control_plane::{self, ControlPlane};
-use super::net;
+use super::kubelet::Kubelet;
 use super::process::Processes;
+use super::prometheus::Prometheus;
+use super::{gateway, install, net};
 
 /// Field manager of what the harness applies.
 const MANAGER: &str = "bed";
@@ -112,7 +114,11 @@ pub(crate) struct Bed {
     pub(crate) processes: Processes,
     /// etcd, API server and controller manager.
     pub(crate) control_plane: ControlPlane,
+    /// For requests to the parts.
+    pub(crate) http: reqwest::Client,
     admin: Client,
+    kubelet: Option<Kubelet>,
+    prometheus: Option<Prometheus>,
 }
 
 impl Bed {
@@ -122,10 +128,39 @@ impl Bed {
         let processes = Processes::default();
         let control_plane = ControlPlane::start(&folder, &processes).await?;
         let admin = control_plane::client(&control_plane.kubeconfig(), None).await?;
-        if parts.has(Parts::PODS) {
-            control_plane.route(&processes).await?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        let mut bed = Self { folder, processes, control_plane, http, admin, kubelet: None, prometheus: None };
+        let (gateway, prometheus) = (parts.has(Parts::GATEWAY), parts.has(Parts::PROMETHEUS));
+        if prometheus {
+            bed.prometheus = Some(Prometheus::start(&bed.folder, &bed.processes, bed.http.clone()).await?);
         }
-        Ok(Arc::new(Self { folder, processes, control_plane, admin }))
+        if parts.has(Parts::PODS) {
+            bed.start_pods().await.context("starting what pods need")?;
+        }
+        if gateway {
+            gateway::start(&bed).await.context("starting the gateway")?;
+        }
+        Ok(Arc::new(bed))
+    }
+
+    async fn start_pods(&mut self) -> anyhow::Result<()> {
+        let kubelet = Kubelet::start(self.admin(), self.folder.join("pods")).await?;
+        kubelet.image("ghcr.io/stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
+        kubelet.image("stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
+        kubelet.image("serin", PathBuf::from(env!("CARGO_BIN_EXE_serin")));
+        self.kubelet = Some(kubelet);
+        // After the node: kube-proxy asks for its address, once.
+        self.control_plane.route(&self.processes).await
+    }
+
+    /// The kubelet; a test that needs pods has one.
+    pub(crate) fn kubelet(&self) -> anyhow::Result<&Kubelet> {
+        self.kubelet.as_ref().context("this bed has no pods: the test must say that it needs Parts::PODS")
+    }
+
+    /// Prometheus; a test that needs it has it.
+    pub(crate) fn prometheus(&self) -> anyhow::Result<&Prometheus> {
+        self.prometheus.as_ref().context("this bed has no Prometheus: the test must say that it needs it")
     }
 
     /// Ends all parts.
