@@ -13,13 +13,16 @@
 
 mod control_plane;
 mod gateway;
+mod gitea;
 mod install;
 mod kubelet;
+mod load;
 mod net;
 mod parts;
 mod process;
 mod prometheus;
 mod runner;
+mod serin;
 mod suites;
 mod world;
 

@@ -13,9 +13,11 @@ use kube::discovery::{ApiResource, Scope, pinned_kind};
 use kube::{Client, ResourceExt as _};
 
 use super::control_plane::{self, ControlPlane};
+use super::gitea::Gitea;
 use super::kubelet::Kubelet;
 use super::process::Processes;
 use super::prometheus::Prometheus;
+use super::serin::Serin;
 use super::{gateway, install, net};
 
 /// Field manager of what the harness applies.
@@ -119,6 +121,7 @@ pub(crate) struct Bed {
     admin: Client,
     kubelet: Option<Kubelet>,
     prometheus: Option<Prometheus>,
+    gitea: Option<Gitea>,
 }
 
 impl Bed {
@@ -126,19 +129,23 @@ impl Bed {
     pub(crate) async fn start(parts: Parts, folder: PathBuf) -> anyhow::Result<Arc<Self>> {
         net::node(&folder).await?;
         let processes = Processes::default();
-        let control_plane = ControlPlane::start(&folder, &processes).await?;
-        let admin = control_plane::client(&control_plane.kubeconfig(), None).await?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        let mut bed = Self { folder, processes, control_plane, http, admin, kubelet: None, prometheus: None };
-        let (gateway, prometheus) = (parts.has(Parts::GATEWAY), parts.has(Parts::PROMETHEUS));
-        if prometheus {
-            bed.prometheus = Some(Prometheus::start(&bed.folder, &bed.processes, bed.http.clone()).await?);
-        }
+        // The three know nothing of each other.
+        let (control_plane, prometheus, gitea) = tokio::try_join!(
+            ControlPlane::start(&folder, &processes),
+            when(parts.has(Parts::PROMETHEUS), Prometheus::start(&folder, &processes, http.clone())),
+            when(parts.has(Parts::GITEA), Gitea::start(&folder, &processes, http.clone())),
+        )?;
+        let admin = control_plane::client(&control_plane.kubeconfig(), None).await?;
+        let mut bed = Self { folder, processes, control_plane, http, admin, kubelet: None, prometheus, gitea };
         if parts.has(Parts::PODS) {
             bed.start_pods().await.context("starting what pods need")?;
         }
-        if gateway {
+        if parts.has(Parts::GATEWAY) {
             gateway::start(&bed).await.context("starting the gateway")?;
+        }
+        if parts.has(Parts::GITEA) {
+            Serin::install(&bed).await.context("installing what serin needs")?;
         }
         Ok(Arc::new(bed))
     }
@@ -161,6 +168,11 @@ impl Bed {
     /// Prometheus; a test that needs it has it.
     pub(crate) fn prometheus(&self) -> anyhow::Result<&Prometheus> {
         self.prometheus.as_ref().context("this bed has no Prometheus: the test must say that it needs it")
+    }
+
+    /// Gitea; a test that needs it has it.
+    pub(crate) fn gitea(&self) -> anyhow::Result<&Gitea> {
+        self.gitea.as_ref().context("this bed has no Gitea: the test must say that it needs it")
     }
 
     /// Ends all parts.
@@ -258,6 +270,11 @@ impl Bed {
             self.kubeconfig().display()
         )
     }
+}
+
+/// Waits for something that is wanted perhaps.
+async fn when<T>(wanted: bool, made: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
+    if wanted { made.await.map(Some) } else { Ok(None) }
 }
 
 /// The objects of a YAML text; documents without content are left out.

@@ -1,10 +1,12 @@
 //! The suites: one module each, with a function that lists its tests.
 
+mod releases;
+mod shop;
 mod smoke;
 
 use super::runner::Test;
 
 /// All tests of all suites.
 pub(crate) fn all() -> Vec<Test> {
-    [smoke::tests()].into_iter().flatten().collect()
+    [smoke::tests(), releases::tests()].into_iter().flatten().collect()
 }

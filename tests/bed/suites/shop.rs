@@ -1,0 +1,261 @@
+//! The world of a release: a repository in Gitea with one application, a daemon that follows it, and people who use the
+//! application through Envoy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+use serin::api::Canary;
+
+use crate::gitea::{Repository, Status};
+use crate::load::Load;
+use crate::serin::{CLUSTER, Options, Serin};
+use crate::world::{Bed, Limit, eventually};
+
+/// Requests a second through Envoy.
+const RATE: u32 = 20;
+/// How long a release may take until its verdict, on a busy machine.
+const VERDICT: Limit = Limit(Duration::from_secs(200));
+/// How long what follows a verdict may take: statuses, reverts.
+const AFTERWARDS: Limit = Limit(Duration::from_secs(45));
+
+/// What a version does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    Good,
+    /// A third of its answers are errors: 500, 400 and 409 alike.
+    Errors,
+    /// It answers after 600 to 900 ms.
+    Slow,
+}
+
+/// The world.
+pub(crate) struct Shop<'a> {
+    bed: &'a Arc<Bed>,
+    /// The namespace of the application.
+    pub(crate) name: String,
+    pub(crate) repository: Repository<'a>,
+    pub(crate) serin: Serin,
+    /// The requests of its users.
+    pub(crate) load: Load,
+    /// The commit with which it began.
+    pub(crate) start: String,
+}
+
+impl<'a> Shop<'a> {
+    /// Makes it, with version 1.0.0 on the primary and users at work.
+    pub(crate) async fn open(bed: &'a Arc<Bed>, name: &str, options: &Options) -> anyhow::Result<Self> {
+        let repository = bed.gitea()?.repository(name).await?;
+        let mut files = vec![
+            ("apps/namespace.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")),
+            ("apps/canary.yaml", canary(name, options.provider)),
+            ("apps/entry.yaml", entry(name)),
+        ];
+        files.extend(version(name, "1.0.0", Behaviour::Good));
+        let start = repository.commit("Start", &files).await?;
+        let serin = Serin::deploy(bed, name, &repository, options).await?;
+        let load = Load::start(&format!("{name}.example.com"), RATE, &[])?;
+        let shop = Self { bed, name: name.to_owned(), repository, serin, load, start };
+        shop.until_phase("Initialized").await?;
+        shop.until_served("1.0.0").await?;
+        shop.load.take();
+        Ok(shop)
+    }
+
+    /// The files of a version.
+    pub(crate) fn files(&self, number: &str, behaviour: Behaviour) -> Vec<(&'static str, String)> {
+        version(&self.name, number, behaviour)
+    }
+
+    /// The Canary.
+    pub(crate) async fn canary(&self) -> anyhow::Result<Canary> {
+        let api: Api<Canary> = Api::namespaced(self.bed.admin(), &self.name);
+        api.get("web").await.context("reading the Canary")
+    }
+
+    async fn status(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::to_value(self.canary().await?.status)?)
+    }
+
+    /// Its phase.
+    pub(crate) async fn phase(&self) -> anyhow::Result<String> {
+        Ok(self.status().await?["phase"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Weights of primary and canary in the HTTPProxy, as written.
+    pub(crate) async fn weights(&self) -> anyhow::Result<(i64, i64)> {
+        let gvk = GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy");
+        let resource = ApiResource::from_gvk_with_plural(&gvk, "httpproxies");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.bed.admin(), &self.name, &resource);
+        let proxy = api.get("web").await.context("reading the HTTPProxy")?;
+        let services = proxy.data["spec"]["routes"][0]["services"].as_array().cloned().unwrap_or_default();
+        let of = |name: &str| services.iter().find(|service| service["name"] == name)?["weight"].as_i64();
+        Ok((of("web-primary").unwrap_or(0), of("web-canary").unwrap_or(0)))
+    }
+
+    /// The version that the primary is told to run.
+    pub(crate) async fn primary(&self) -> anyhow::Result<String> {
+        let api: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(self.bed.admin(), &self.name);
+        let image = api.get("web-primary").await?.spec.and_then(|spec| spec.template.spec?.containers.pop()?.image);
+        Ok(image.unwrap_or_default().rsplit(':').next().unwrap_or_default().to_owned())
+    }
+
+    /// Waits for a phase.
+    pub(crate) async fn until_phase(&self, phase: &str) -> anyhow::Result<()> {
+        self.until(&format!("phase {phase}"), VERDICT, async || {
+            let status = self.status().await?;
+            if status["phase"] != phase {
+                bail!("{status}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until the canary's part of the traffic is at least so much.
+    pub(crate) async fn until_weight(&self, least: i64) -> anyhow::Result<()> {
+        self.until(&format!("a weight of {least}"), VERDICT, async || match self.weights().await? {
+            (_, canary) if canary >= least => Ok(()),
+            weights => bail!("weights {weights:?}, phase {}", self.phase().await?),
+        })
+        .await
+    }
+
+    /// Waits until all traffic goes to the primary again.
+    pub(crate) async fn until_primary(&self) -> anyhow::Result<()> {
+        self.until("all traffic on the primary", VERDICT, async || match self.weights().await? {
+            (100, 0) => Ok(()),
+            weights => bail!("weights {weights:?}, phase {}", self.phase().await?),
+        })
+        .await
+    }
+
+    /// Waits until users are answered by this version and no other.
+    pub(crate) async fn until_served(&self, version: &str) -> anyhow::Result<()> {
+        self.load.take();
+        self.until(&format!("answers of {version} only"), AFTERWARDS, async || {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            let seen = self.load.take();
+            if seen.by(version) == 0 || seen.by(version) != seen.total {
+                bail!("{:?} {:?} {:?}", seen.versions, seen.statuses, seen.examples.first());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until the head of `main` has this subject, and returns it.
+    pub(crate) async fn until_head(&self, subject: &str) -> anyhow::Result<String> {
+        self.until(&format!("the head {subject:?}"), AFTERWARDS, async || {
+            let log = self.repository.log().await?;
+            match log.first() {
+                Some((sha, message)) if message.lines().next() == Some(subject) => Ok(sha.clone()),
+                other => bail!("{other:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits for the statuses of a commit, of the canary and of the cluster, and returns the canary's words.
+    pub(crate) async fn until_statuses(&self, commit: &str, state: &str, words: &str) -> anyhow::Result<String> {
+        self.until(&format!("status {state} {words:?} on {commit}"), AFTERWARDS, async || {
+            let all = self.repository.statuses(commit).await?;
+            let of = |context: &str| -> anyhow::Result<Status> {
+                all.get(context).cloned().with_context(|| format!("no status {context} among {all:?}"))
+            };
+            let own = of(&format!("serin/{CLUSTER}/{}/web", self.name))?;
+            let sum = of(&format!("serin/{CLUSTER}"))?;
+            if own.0 != state || !own.1.contains(words) || sum.0 != state {
+                bail!("{own:?}, cluster: {sum:?}");
+            }
+            Ok(own.1)
+        })
+        .await
+    }
+
+    /// Waits, and says on failure what the daemon had to say.
+    pub(crate) async fn until<T>(
+        &self,
+        what: &str,
+        limit: Limit,
+        ask: impl AsyncFnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let waited = eventually(&format!("{what} in {}", self.name), limit, ask).await;
+        waited.with_context(|| format!("last words of the daemon:\n{}\n", self.serin.log(12)))
+    }
+}
+
+fn version(name: &str, number: &str, behaviour: Behaviour) -> Vec<(&'static str, String)> {
+    let flags = match behaviour {
+        Behaviour::Good => "",
+        Behaviour::Errors => ", --random-error=true",
+        Behaviour::Slow => {
+            ", --random-delay=true, --random-delay-min=600, --random-delay-max=900, --random-delay-unit=ms"
+        }
+    };
+    let text = format!(
+        r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, namespace: {name}, labels: {{app: web}}}}
+spec:
+  replicas: 1
+  progressDeadlineSeconds: 120
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 10
+      containers:
+      - name: podinfo
+        image: ghcr.io/stefanprodan/podinfo:{number}
+        command: [./podinfo, --port=9898, --level=info{flags}]
+        env:
+        - {{name: PODINFO_UI_MESSAGE, value: "{number}"}}
+        ports: [{{name: http, containerPort: 9898}}]
+        readinessProbe:
+          httpGet: {{path: /readyz, port: http}}
+          periodSeconds: 2
+          timeoutSeconds: 5
+          failureThreshold: 6
+"#
+    );
+    vec![("apps/deployment.yaml", text)]
+}
+
+fn canary(name: &str, provider: &str) -> String {
+    format!(
+        r"apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {{name: web, namespace: {name}}}
+spec:
+  provider: {provider}
+  targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
+  progressDeadlineSeconds: 120
+  service: {{port: 80, targetPort: 9898}}
+  analysis:
+    interval: 10s
+    threshold: 3
+    maxWeight: 50
+    stepWeight: 25
+    metrics:
+    - {{name: request-success-rate, thresholdRange: {{min: 99}}, interval: 10s}}
+    - {{name: request-duration, thresholdRange: {{max: 500}}, interval: 10s}}
+"
+    )
+}
+
+/// The host name, which includes the HTTPProxy that serin makes.
+fn entry(name: &str) -> String {
+    format!(
+        r"apiVersion: projectcontour.io/v1
+kind: HTTPProxy
+metadata: {{name: entry, namespace: {name}}}
+spec:
+  virtualhost: {{fqdn: {name}.example.com}}
+  includes: [{{name: web, namespace: {name}}}]
+"
+    )
+}
