@@ -114,7 +114,6 @@ impl ControlPlane {
         let mut proxy = Command::new(binary("kubernetes", "kube-proxy")?);
         proxy.arg("--kubeconfig").arg(self.kubeconfig()).arg(format!("--cluster-cidr={PODS}"));
         proxy.args(["--proxy-mode=nftables", "--hostname-override=n1", "--conntrack-max-per-core=0"]);
-        proxy.args(["--nftables-min-sync-period=100ms"]);
         processes.keep(Process::start("kube-proxy", &self.folder.join("kube-proxy.log"), proxy)?);
         let corefile = self.folder.join("Corefile");
         let text = format!(

@@ -70,6 +70,9 @@ pub(crate) const fn short(path: &'static str) -> &'static str {
 pub(crate) struct RunArgs {
     /// Only tests whose names contain this
     filter: Option<String>,
+    /// Use this cluster instead of a bed; tests that need more than its API are skipped
+    #[arg(long, value_name = "KUBECONFIG")]
+    cluster: Option<PathBuf>,
     /// Keep the logs of all parts in this folder, also when all is well
     #[arg(long)]
     keep_logs: Option<PathBuf>,
@@ -87,6 +90,15 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let tests: Vec<Test> = suites::all().into_iter().filter(chosen).collect();
     if tests.is_empty() {
         return Err(anyhow!("no test has this in its name; `tests/bed/run list` lists them"));
+    }
+    if let Some(kubeconfig) = args.cluster {
+        let folder = tempfile::tempdir()?;
+        let bed = Bed::elsewhere(kubeconfig, folder.path().to_owned()).await?;
+        let (there, beyond): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| Parts::API.has(test.needs));
+        for test in &beyond {
+            println!("test {} ... skipped: needs {} of the bed", test.name, test.needs.words());
+        }
+        return all(bed, there, Instant::now()).await;
     }
     let needs = tests.iter().fold(Parts::NONE, |sum, test| sum | test.needs);
     if !net::inside() {
@@ -123,6 +135,11 @@ async fn on_a_bed(tests: Vec<Test>, needs: Parts, folder: PathBuf) -> anyhow::Re
     let begin = Instant::now();
     let bed = Bed::start(needs, folder).await?;
     println!("bed ready in {:.1} s; running {} tests", begin.elapsed().as_secs_f64(), tests.len());
+    all(bed, tests, begin).await
+}
+
+/// Runs them, prints what became of them, and ends the bed.
+async fn all(bed: Arc<Bed>, tests: Vec<Test>, begin: Instant) -> anyhow::Result<ExitCode> {
     let (alone, together): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.alone);
     let mut failed = Vec::new();
     let mut passed = 0;

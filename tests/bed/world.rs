@@ -62,6 +62,12 @@ impl Parts {
         self != Self::NONE && wanted.has(self)
     }
 
+    /// Their names.
+    pub(crate) fn words(self) -> String {
+        let single = &Self::NAMES[..5];
+        single.iter().filter(|(_, parts)| self.has(*parts)).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    }
+
     /// By the names that the command line has for them.
     pub(crate) fn named(names: &[String]) -> anyhow::Result<Self> {
         names.iter().try_fold(Self::NONE, |sum, name| {
@@ -114,8 +120,8 @@ pub(crate) struct Bed {
     pub(crate) folder: PathBuf,
     /// All parts that run as processes.
     pub(crate) processes: Processes,
-    /// etcd, API server and controller manager.
-    pub(crate) control_plane: ControlPlane,
+    control_plane: Option<ControlPlane>,
+    kubeconfig: PathBuf,
     /// For requests to the parts.
     pub(crate) http: reqwest::Client,
     admin: Client,
@@ -136,8 +142,11 @@ impl Bed {
             when(parts.has(Parts::PROMETHEUS), Prometheus::start(&folder, &processes, http.clone())),
             when(parts.has(Parts::GITEA), Gitea::start(&folder, &processes, http.clone())),
         )?;
-        let admin = control_plane::client(&control_plane.kubeconfig(), None).await?;
-        let mut bed = Self { folder, processes, control_plane, http, admin, kubelet: None, prometheus, gitea };
+        let kubeconfig = control_plane.kubeconfig();
+        let admin = control_plane::client(&kubeconfig, None).await?;
+        let control_plane = Some(control_plane);
+        let mut bed =
+            Self { folder, processes, control_plane, kubeconfig, http, admin, kubelet: None, prometheus, gitea };
         if parts.has(Parts::PODS) {
             bed.start_pods().await.context("starting what pods need")?;
         }
@@ -157,7 +166,21 @@ impl Bed {
         kubelet.image("serin", PathBuf::from(env!("CARGO_BIN_EXE_serin")));
         self.kubelet = Some(kubelet);
         // After the node: kube-proxy asks for its address, once.
-        self.control_plane.route(&self.processes).await
+        self.control_plane()?.route(&self.processes).await
+    }
+
+    /// A cluster of someone else, by its kubeconfig: it offers [`Parts::API`].
+    pub(crate) async fn elsewhere(kubeconfig: PathBuf, folder: PathBuf) -> anyhow::Result<Arc<Self>> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let admin = control_plane::client(&kubeconfig, None).await?;
+        let processes = Processes::default();
+        let (control_plane, kubelet, prometheus, gitea) = (None, None, None, None);
+        Ok(Arc::new(Self { folder, processes, control_plane, kubeconfig, http, admin, kubelet, prometheus, gitea }))
+    }
+
+    /// The control plane; a cluster of someone else has none that a test may touch.
+    pub(crate) fn control_plane(&self) -> anyhow::Result<&ControlPlane> {
+        self.control_plane.as_ref().context("the control plane is not ours")
     }
 
     /// The kubelet; a test that needs pods has one.
@@ -187,12 +210,12 @@ impl Bed {
 
     /// A client that acts as a user: `system:serviceaccount:NS:NAME`, or any other name.
     pub(crate) async fn client(&self, user: &str) -> anyhow::Result<Client> {
-        control_plane::client(&self.control_plane.kubeconfig(), Some(user)).await
+        control_plane::client(&self.kubeconfig, Some(user)).await
     }
 
     /// The kubeconfig of the member of `system:masters`.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.control_plane.kubeconfig()
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// Makes a namespace, and waits until the controller manager has made its default ServiceAccount.
@@ -265,9 +288,12 @@ impl Bed {
     /// Words for people who want to look around.
     pub(crate) fn how_to_enter(&self) -> String {
         format!(
-            "logs:       {0}\nkubeconfig: {1}\nto enter:   sudo nsenter -t $(pgrep -f '[b]ed-.*--.*inside' | head -1) -a",
+            "  folder:      {0}\n  to enter it: nsenter --all --target PID    (PID: the child of `unshare` in `pgrep -af unshare`)\n  then:        export KUBECONFIG={1}\n  Envoy {2}, Prometheus {3}, Gitea {4}",
             self.folder.display(),
-            self.kubeconfig().display()
+            self.kubeconfig.display(),
+            gateway::ADDRESS,
+            super::prometheus::ADDRESS,
+            super::gitea::ADDRESS,
         )
     }
 }

@@ -1,5 +1,6 @@
 //! The suites: one module each, with a function that lists its tests.
 
+mod disturbances;
 mod releases;
 mod shop;
 mod smoke;
@@ -8,5 +9,5 @@ use super::runner::Test;
 
 /// All tests of all suites.
 pub(crate) fn all() -> Vec<Test> {
-    [smoke::tests(), releases::tests()].into_iter().flatten().collect()
+    [smoke::tests(), releases::tests(), disturbances::tests()].into_iter().flatten().collect()
 }
