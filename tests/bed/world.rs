@@ -268,7 +268,10 @@ impl Bed {
         } else {
             vec![path.to_owned()]
         };
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        files.retain(|file| {
+            let named = |name: &str| file.file_name().is_some_and(|found| found == name);
+            file.extension().is_some_and(|extension| extension == "yaml") && !named("kustomization.yaml")
+        });
         files.sort();
         for file in files {
             let text = std::fs::read_to_string(&file)?;
