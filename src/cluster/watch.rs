@@ -119,8 +119,9 @@ impl Watch {
     async fn list(&mut self, sink: &dyn Sink) -> Result<(String, Option<Events>), kube::Error> {
         if self.options.streaming_lists {
             match self.streamed_list(sink).await {
-                Err(error) if matches!(errors::code(&error), Some(400 | 422)) => {
-                    // The server does not offer streaming lists: it says that sendInitialEvents is forbidden.
+                Err(error) if matches!(errors::code(&error), Some(400 | 422 | 500)) => {
+                    // The server does not offer streaming lists: it says that sendInitialEvents is forbidden, or, with
+                    // an old etcd behind it, that RequestWatchProgress is disabled.
                     self.options.streaming_lists = false;
                 }
                 answer => return answer.map(|(version, stream)| (version, Some(stream))),

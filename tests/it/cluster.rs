@@ -297,17 +297,21 @@ async fn a_list_is_streamed_where_the_server_offers_it_and_paged_where_not() {
     assert_eq!(lines(&log).len(), 2);
     assert!(log.lock().unwrap()[1].query.contains("sendInitialEvents=true"));
 
-    let (client, log) = server(|sent| match (sent.line().as_str(), sent.is_watch()) {
-        ("GET /api/v1", _) => core_types(),
-        (_, true) if sent.query.contains("sendInitialEvents") => {
-            status(422, "Invalid", "sendInitialEvents is forbidden")
-        }
-        (_, true) => Reply::Idle,
-        (_, false) => list(4, json!([config("a", 3)])),
-    });
-    let cluster = connect(client, clock(), Options::default());
-    assert_eq!(version(&cluster, "a").await.as_deref(), Some("3"));
-    assert_eq!(log.lock().unwrap().iter().filter(|sent| !sent.is_watch()).count(), 2, "discovery and one page");
+    let old_etcd =
+        "a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled";
+    for (code, reason, message) in
+        [(422, "Invalid", "sendInitialEvents is forbidden"), (500, "InternalError", old_etcd)]
+    {
+        let (client, log) = server(move |sent| match (sent.line().as_str(), sent.is_watch()) {
+            ("GET /api/v1", _) => core_types(),
+            (_, true) if sent.query.contains("sendInitialEvents") => status(code, reason, message),
+            (_, true) => Reply::Idle,
+            (_, false) => list(4, json!([config("a", 3)])),
+        });
+        let cluster = connect(client, clock(), Options::default());
+        assert_eq!(version(&cluster, "a").await.as_deref(), Some("3"), "{message}");
+        assert_eq!(log.lock().unwrap().iter().filter(|sent| !sent.is_watch()).count(), 2, "discovery and one page");
+    }
 }
 
 #[tokio::test(start_paused = true)]
