@@ -163,8 +163,8 @@ impl Answer {
         #[derive(Deserialize)]
         struct Words {
             message: String,
-            #[serde(default)]
-            errors: Vec<serde_json::Value>,
+            /// GitHub lists objects with a message each, Gitea texts, or null.
+            errors: Option<Vec<serde_json::Value>>,
         }
         let location = self.headers.get("location").and_then(|value| value.to_str().ok());
         match (serde_json::from_slice::<Words>(&self.body), location) {
@@ -172,8 +172,9 @@ impl Answer {
                 format!("{}: the repository has moved to {location}", self.status)
             }
             (Ok(words), _) => {
+                let errors = words.errors.iter().flatten();
                 let details: Vec<&str> =
-                    words.errors.iter().filter_map(|error| error.get("message")?.as_str()).collect();
+                    errors.filter_map(|error| error.get("message").unwrap_or(error).as_str()).collect();
                 let colon = if details.is_empty() { "" } else { ": " };
                 format!("{}: {}{colon}{}", self.status, words.message, details.join(", "))
             }

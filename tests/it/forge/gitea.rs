@@ -132,6 +132,21 @@ async fn refusals_are_permanent_and_the_rest_is_not_and_nothing_is_repeated() {
 }
 
 #[tokio::test]
+async fn the_words_of_a_refusal_are_passed_on() {
+    let gone = "object does not exist [id: 0123456789abcdef0123456789abcdef01234567, rel_path: ]";
+    for (errors, want) in [
+        (json!([gone]), format!("reading the statuses of 0123456: 404 Not Found: not found: {gone}")),
+        (Value::Null, "reading the statuses of 0123456: 404 Not Found: not found".to_owned()),
+    ] {
+        let body = json!({"errors": errors, "message": "not found", "url": "http://h/api/swagger"});
+        let server = MockServer::start().await;
+        Mock::given(method("GET")).respond_with(ResponseTemplate::new(404).set_body_json(body)).mount(&server).await;
+        let error = forge(&server, StillClock::default()).statuses(&status().sha).await.expect_err("a failure");
+        assert!(matches!(&error, ForgeError::Permanent(text) if *text == want), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn the_token_stays_out_of_errors_and_links() {
     let server = MockServer::start().await;
     let odd = ResponseTemplate::new(400).set_body_string(format!("odd header token {TOKEN}"));
