@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use clap::Args;
 
 use super::config::{Config, ConfigErrors, Problem};
-use crate::traffic::PROVIDERS;
+use crate::traffic::{PROVIDERS, known};
 
 /// Flags that have a meaning here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -164,7 +164,7 @@ impl FlaggerArgs {
             refuse(format!("the variable {variable} is set, and alerts are not implemented yet: unset it"));
         }
         if let Some(provider) = &self.mesh_provider {
-            if !PROVIDERS.contains(&provider.as_str()) {
+            if known(provider).is_none() {
                 let there = PROVIDERS.join(", ");
                 refuse(format!("`--mesh-provider={provider}` is not implemented yet, there is: {there}"));
             }
@@ -270,7 +270,7 @@ mod tests {
             (&["-cluster-name=a"], "`--cluster-name` is not implemented yet"),
             (
                 &["-mesh-provider=istio"],
-                "`--mesh-provider=istio` is not implemented yet, there is: contour, kubernetes",
+                "`--mesh-provider=istio` is not implemented yet, there is: contour, gatewayapi:v1,",
             ),
         ] {
             let message = flags(arguments).over(config(), &|_| false).expect_err(want).to_string();

@@ -35,13 +35,17 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         problems.push(problem(manifest, pointer, severity, message, help));
     };
     const LATER: &str = "the canary would not be run: leave it to Flagger until then";
-    if let Some(provider) = provider.filter(|name| !traffic::PROVIDERS.contains(name)) {
+    if let Some(provider) = provider.filter(|name| traffic::known(name).is_none()) {
         let message =
             format!("provider {provider} is not implemented yet, there is: {}", traffic::PROVIDERS.join(", "));
         report("/spec/provider", Severity::Error, message, LATER);
     }
     // What is plainly wrong is told by the lints.
     let unsupported = rollout::unsupported(view, provider.unwrap_or("contour"));
+    let refused = provider.filter(|_| unsupported.is_none()).and_then(|name| traffic::refused(name, view));
+    if let Some(message) = refused {
+        report("/spec/service", Severity::Error, message, "the canary would never get a route");
+    }
     if let Some(message) = unsupported.filter(|message| message.contains("not supported yet")) {
         let pointer = match message.split_whitespace().next().unwrap_or_default() {
             "targetRef.kind" => "/spec/targetRef/kind".to_owned(),

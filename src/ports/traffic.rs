@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::ClusterError;
 use crate::api::canary::CanaryView;
-use crate::domain::Weights;
+use crate::domain::{ObjectKey, Weights};
 
 /// Whether the mesh or ingress controller has taken over what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,12 @@ pub trait TrafficRouter: Send + Sync {
     /// # Errors
     /// See [`RouteError`].
     async fn finalize(&self, canary: &CanaryView) -> Result<(), RouteError>;
+
+    /// Objects that the route is made from or consists of: a canary at rest is woken when one of them changes.
+    fn objects(&self, canary: &CanaryView) -> Vec<ObjectKey> {
+        let _ = canary;
+        Vec::new()
+    }
 
     /// Fields of the canary that this provider does not honour, as dotted paths.
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String>;

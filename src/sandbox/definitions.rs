@@ -5,22 +5,49 @@ use serde_json::{Value, json};
 /// CustomResourceDefinitions for the route kinds that the traffic model follows. They have the right names, columns and
 /// status subresource, and no schema: what the real ones would refuse is not seen here.
 pub fn definitions() -> Vec<Value> {
-    vec![definition(
-        "projectcontour.io",
-        "v1",
-        "HTTPProxy",
-        "httpproxies",
-        &[
-            ("FQDN", ".spec.virtualhost.fqdn"),
-            ("Status", ".status.currentStatus"),
-            ("Status Description", ".status.description"),
-        ],
-    )]
+    let gateway =
+        |kind, plural, columns| definition("gateway.networking.k8s.io", &["v1", "v1beta1"], kind, plural, columns);
+    vec![
+        definition(
+            "projectcontour.io",
+            &["v1"],
+            "HTTPProxy",
+            "httpproxies",
+            &[
+                ("FQDN", ".spec.virtualhost.fqdn"),
+                ("Status", ".status.currentStatus"),
+                ("Status Description", ".status.description"),
+            ],
+        ),
+        gateway("Gateway", "gateways", &[("Class", ".spec.gatewayClassName")]),
+        gateway("HTTPRoute", "httproutes", &[("Hostnames", ".spec.hostnames")]),
+    ]
 }
 
-fn definition(group: &str, version: &str, kind: &str, plural: &str, columns: &[(&str, &str)]) -> Value {
+/// The first version is the one that is stored.
+fn definition(group: &str, versions: &[&str], kind: &str, plural: &str, columns: &[(&str, &str)]) -> Value {
     let columns: Vec<Value> =
         columns.iter().map(|(name, path)| json!({"name": name, "type": "string", "jsonPath": path})).collect();
+    let versions: Vec<Value> = versions
+        .iter()
+        .enumerate()
+        .map(|(index, version)| {
+            json!({
+                "name": version,
+                "served": true,
+                "storage": index == 0,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": columns,
+                "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "properties": {
+                        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                    },
+                }},
+            })
+        })
+        .collect();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -34,20 +61,7 @@ fn definition(group: &str, version: &str, kind: &str, plural: &str, columns: &[(
                 "singular": kind.to_lowercase(),
             },
             "scope": "Namespaced",
-            "versions": [{
-                "name": version,
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": columns,
-                "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "properties": {
-                        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                    },
-                }},
-            }],
+            "versions": versions,
         },
     })
 }

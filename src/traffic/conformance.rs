@@ -21,6 +21,10 @@ pub(crate) struct Case<'a> {
     pub(crate) own_fields: Value,
     /// A route object that the user had before, with rules of other services in it.
     pub(crate) users: Option<Object>,
+    /// Whether a generated route is deleted when the Canary goes, instead of left to garbage collection.
+    pub(crate) deletes: bool,
+    /// What the Canary's spec needs besides, for this provider.
+    pub(crate) spec: Value,
     /// Spec fields, and the dotted path under which they must be reported as not honoured.
     pub(crate) unsupported: Vec<(Value, &'static str)>,
 }
@@ -46,7 +50,7 @@ pub(crate) async fn conforms(case: Case<'_>) {
     if case.users.is_some() {
         users_route(&case).await;
     }
-    assert_eq!(case.router.unsupported_fields(&canary(json!({}))), Vec::<String>::new());
+    assert_eq!(case.router.unsupported_fields(&canary(case.spec.clone())), Vec::<String>::new());
     for (fields, path) in &case.unsupported {
         let reported = case.router.unsupported_fields(&canary(fields.clone()));
         assert!(reported.iter().any(|reported| reported == path), "{path} is not in {reported:?}");
@@ -54,7 +58,7 @@ pub(crate) async fn conforms(case: Case<'_>) {
 }
 
 async fn generated_route(case: &Case<'_>) {
-    let (router, canary) = (case.router, canary(json!({})));
+    let (router, canary) = (case.router, canary(case.spec.clone()));
     assert_eq!(router.observe(&canary).await.unwrap(), None, "no route, no weights");
     router.reconcile(&canary).await.unwrap();
     assert_eq!(router.observe(&canary).await.unwrap(), Some(Weights::PRIMARY), "a new route is at rest");
@@ -70,14 +74,22 @@ async fn generated_route(case: &Case<'_>) {
     }
     let route = case.cluster.peek(&case.route).unwrap();
     assert!(crate::rollout::objects::is_controlled_by(&route, &canary), "a generated route goes with its Canary");
+    assert!(router.objects(&canary).contains(&case.route), "a change of the route wakes its canary");
     let writes = case.cluster.writes();
+    if case.deletes {
+        for _ in 0..2 {
+            router.finalize(&canary).await.unwrap();
+            assert_eq!(case.cluster.peek(&case.route), None, "a generated route goes with the canary's service");
+        }
+        return;
+    }
     router.finalize(&canary).await.unwrap();
     assert_eq!(case.cluster.writes(), writes, "a generated route is left to garbage collection");
 }
 
 /// Labels and annotations that others put on the generated route survive, and cause no write.
 async fn foreign_fields(case: &Case<'_>) {
-    let (router, canary) = (case.router, canary(json!({})));
+    let (router, canary) = (case.router, canary(case.spec.clone()));
     router.set(&canary, Weights::canary(20)).await.unwrap();
     let mut route = (*case.cluster.peek(&case.route).unwrap()).clone();
     route.0["metadata"]["annotations"]["example.com/theirs"] = json!("1");
@@ -95,7 +107,7 @@ async fn foreign_fields(case: &Case<'_>) {
 
 /// A route that the user had keeps everything that is not ours, is not owned, and is given back as it was.
 async fn users_route(case: &Case<'_>) {
-    let (router, canary) = (case.router, canary(json!({})));
+    let (router, canary) = (case.router, canary(case.spec.clone()));
     let users = case.users.clone().unwrap();
     let rest = |object: &Object| {
         let mut value = object.0.clone();

@@ -4,7 +4,9 @@
 #[cfg(test)]
 mod conformance;
 pub mod contour;
+pub mod gatewayapi;
 pub mod kubernetes;
+pub mod skipper;
 
 use std::sync::Arc;
 
@@ -23,7 +25,14 @@ pub struct Options {
 }
 
 /// The provider names that are implemented.
-pub const PROVIDERS: [&str; 2] = ["contour", "kubernetes"];
+pub const PROVIDERS: [&str; 5] = ["contour", "gatewayapi:v1", "gatewayapi:v1beta1", "kubernetes", "skipper"];
+
+/// The implemented provider that a name means. Flagger takes `gatewayapi:v1alpha2`, which its flag admits and its CRD does
+/// not, for v1.
+pub fn known(name: &str) -> Option<&'static str> {
+    let name = if name == "gatewayapi:v1alpha2" { "gatewayapi:v1" } else { name };
+    PROVIDERS.into_iter().find(|known| *known == name)
+}
 
 /// The router of a provider.
 ///
@@ -32,9 +41,12 @@ pub const PROVIDERS: [&str; 2] = ["contour", "kubernetes"];
 /// takes an unknown name for Istio.)
 pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
     let supported = PROVIDERS.join(", ");
-    match provider {
+    match known(provider).unwrap_or(provider) {
         "contour" => Ok(Arc::new(contour::Contour::new(cluster, options.ingress_class))),
+        "gatewayapi:v1" => Ok(Arc::new(gatewayapi::GatewayApi::new(cluster, gatewayapi::Version::V1))),
+        "gatewayapi:v1beta1" => Ok(Arc::new(gatewayapi::GatewayApi::new(cluster, gatewayapi::Version::V1Beta1))),
         "kubernetes" => Ok(Arc::new(kubernetes::Kubernetes)),
+        "skipper" => Ok(Arc::new(skipper::Skipper::new(cluster))),
         _ if api::canary::PROVIDERS.contains(&provider) => {
             Err(format!("provider `{provider}` is not implemented yet; supported are: {supported}"))
         }
@@ -44,17 +56,31 @@ pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Re
 
 /// Fields of a canary that a provider cannot honour, as the Canary writes them; none for a provider that is not there.
 pub fn unsupported_fields(provider: &str, canary: &CanaryView) -> Vec<String> {
-    match provider {
+    match known(provider).unwrap_or(provider) {
         "contour" => contour::unsupported_fields(canary),
+        "gatewayapi:v1" => gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1),
+        "gatewayapi:v1beta1" => gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
+        "skipper" => skipper::unsupported_fields(canary),
         "kubernetes" => kubernetes::Kubernetes.unsupported_fields(canary),
         _ => Vec::new(),
     }
 }
 
+/// Why a provider could not write the first route of a canary, as far as the Canary itself tells.
+pub fn refused(provider: &str, canary: &CanaryView) -> Option<String> {
+    match known(provider)? {
+        "contour" => contour::refused(canary),
+        "gatewayapi:v1" => gatewayapi::refused(canary, gatewayapi::Version::V1),
+        "gatewayapi:v1beta1" => gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
+        _ => None,
+    }
+}
+
 /// Whether applying `desired` (as the engine) would leave `live` as it is. Lists are compared as a whole except owner
-/// references; a label or annotation of ours that `desired` no longer has is a change, found in `managedFields`.
+/// references; a label, an annotation or a field of the spec of ours that `desired` no longer has is a change, found in
+/// `managedFields`.
 pub(crate) fn unchanged(live: &Object, desired: &Object) -> bool {
-    covers(&live.0, &desired.0) && !has_stale_metadata(live, desired)
+    covers(&live.0, &desired.0) && !has_stale_fields(live, desired)
 }
 
 fn covers(live: &Value, desired: &Value) -> bool {
@@ -70,16 +96,17 @@ fn covers(live: &Value, desired: &Value) -> bool {
     }
 }
 
-fn has_stale_metadata(live: &Object, desired: &Object) -> bool {
+/// Whether we own a label, an annotation or a field of the spec that `desired` no longer has.
+fn has_stale_fields(live: &Object, desired: &Object) -> bool {
     let entries = live.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
     let ours = entries.filter(|entry| {
         let is = |field: &str, value: &str| entry.get(field).and_then(Value::as_str) == Some(value);
         is("manager", FieldManager::Engine.as_str()) && is("operation", "Apply")
     });
     ours.into_iter().any(|entry| {
-        ["labels", "annotations"].iter().any(|field| {
-            let owned = entry.pointer(&format!("/fieldsV1/f:metadata/f:{field}")).and_then(Value::as_object);
-            let wanted = desired.at(&format!("/metadata/{field}"));
+        ["metadata/labels", "metadata/annotations", "spec"].iter().any(|place| {
+            let owned = entry.pointer(&format!("/fieldsV1/f:{}", place.replace('/', "/f:"))).and_then(Value::as_object);
+            let wanted = desired.at(&format!("/{place}"));
             owned
                 .into_iter()
                 .flatten()
@@ -97,16 +124,12 @@ mod tests {
     #[test]
     fn providers_are_found_by_name_and_others_refused_by_name() {
         let router = |name: &str| super::router(name, Arc::new(MemoryCluster::default()), Options::default()).err();
-        for name in PROVIDERS {
+        for name in PROVIDERS.into_iter().chain(["gatewayapi:v1alpha2"]) {
             assert_eq!(router(name), None);
         }
-        assert_eq!(
-            router("istio").as_deref(),
-            Some("provider `istio` is not implemented yet; supported are: contour, kubernetes")
-        );
-        assert_eq!(
-            router("gatewayapi").as_deref(),
-            Some("provider `gatewayapi` is unknown; supported are: contour, kubernetes")
-        );
+        let there_is = "supported are: contour, gatewayapi:v1, gatewayapi:v1beta1, kubernetes, skipper";
+        assert_eq!(router("istio"), Some(format!("provider `istio` is not implemented yet; {there_is}")));
+        // Flagger takes it for Istio.
+        assert_eq!(router("gatewayapi"), Some(format!("provider `gatewayapi` is unknown; {there_is}")));
     }
 }

@@ -63,6 +63,8 @@ scenarios! {
     failed_on_success_rate
     fix_after_failure
     fix_wins_the_race
+    gatewayapi_failed
+    gatewayapi_promoted
     human_commit_on_top_other_file
     human_commit_on_top_same_file
     human_push_races
@@ -80,6 +82,8 @@ scenarios! {
     rename_and_bad_change
     retry_that_fails_again
     revert_refused
+    skipper_failed
+    skipper_promoted
     someone_reverts_first
     superseded_and_guilty
     two_canaries_one_bad

@@ -48,7 +48,7 @@ pub(super) fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str
     let name = String::deserialize(deserializer)?;
     let there_is = traffic::PROVIDERS.join(", ");
     match name.as_str() {
-        known if traffic::PROVIDERS.contains(&known) => Ok(name),
+        known if traffic::known(known).is_some() => Ok(name),
         later if PROVIDERS.contains(&later) => {
             Err(D::Error::custom(format!("`provider: {later}` is not implemented yet, there is: {there_is}")))
         }

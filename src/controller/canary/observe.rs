@@ -59,7 +59,10 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         (Err(error.clone()), Err(error))
     };
     let router = match (context.ports.routers)(context.provider(&canary)) {
-        Ok(router) => Some(router),
+        Ok(router) => {
+            watched.extend(router.objects(&canary));
+            Some(router)
+        }
         Err(error) => {
             problem.get_or_insert(error);
             None

@@ -57,6 +57,8 @@ struct Segment {
 pub(super) enum About {
     /// One of Envoy's clusters.
     Cluster(String),
+    /// One of Skipper's routes.
+    Route(String),
     /// A pod's own metrics.
     Pod(String),
 }
@@ -186,7 +188,7 @@ impl Flow {
     /// An app that was there and is gone: its requests find nothing.
     fn forsaken(&self) -> Option<Vec<Share>> {
         self.segments.back()?;
-        Some(vec![Share { service: String::new(), cluster: None, fraction: 1.0 }])
+        Some(vec![Share { service: String::new(), counted: None, fraction: 1.0 }])
     }
 
     fn target(&mut self, world: &dyn World, share: Share) -> Target {
@@ -202,7 +204,7 @@ impl Flow {
             }
             self.selectors.push(selector);
         }
-        let cluster = share.cluster.clone().map(|name| self.stream(About::Cluster(name)));
+        let cluster = share.counted.clone().map(|about| self.stream(about));
         Target { share, cluster, pods }
     }
 
@@ -210,7 +212,7 @@ impl Flow {
         if let Some(known) = self.streams.iter().position(|stream| stream.about == about) {
             return known;
         }
-        let (About::Cluster(name) | About::Pod(name)) = &about;
+        let (About::Cluster(name) | About::Route(name) | About::Pod(name)) = &about;
         let id = number_of(&format!("{}/{}/{name}", self.load.namespace, self.load.app));
         let stream = Stream { about, id, next: 0, added: VecDeque::new(), total: [0; _], pending: Vec::new() };
         self.streams.push(stream);

@@ -93,8 +93,8 @@ impl Traffic {
                     && match key.gvk.kind.as_str() {
                         "Pod" => flow.knows_pod(&key.name, world.get(key).as_deref()),
                         "Service" => flow.knows_service(&key.name),
-                        // Route objects bear the app's name.
-                        _ => key.name == *app,
+                        // Route objects bear the app's name; Skipper's second one, more than that.
+                        _ => key.name.strip_suffix("-canary").unwrap_or(&key.name) == *app || key.name == *app,
                     }
             };
             if changed.iter().any(|key| touches(&key)) {

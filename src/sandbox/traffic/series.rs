@@ -2,7 +2,8 @@
 //!
 //! For every Envoy cluster `NS_SVC_PORT`: `envoy_cluster_upstream_rq` by `envoy_response_code`,
 //! `envoy_cluster_upstream_rq_xx` by `envoy_response_code_class`, and the histogram `envoy_cluster_upstream_rq_time` in
-//! milliseconds. For every pod: the histogram `http_request_duration_seconds` by `status`. A counter is there from the
+//! milliseconds. For every route of Skipper: the histograms `skipper_response_duration_seconds` and
+//! `skipper_serve_route_duration_seconds` by `code`. For every pod: the histogram `http_request_duration_seconds` by `status`. A counter is there from the
 //! first request that moves it, as with the real ones; all buckets of a histogram come at once.
 
 use super::super::promql::{Labels, Matcher, NAME, Point, matches};
@@ -24,6 +25,13 @@ const HTTP: [&str; 3] = [
     "http_request_duration_seconds_count",
     "http_request_duration_seconds_sum",
 ];
+/// The first as Skipper has it with `-route-response-metrics`, the others with `-serve-route-metrics`.
+const SKIPPER: [&str; 4] = [
+    "skipper_response_duration_seconds_bucket",
+    "skipper_serve_route_duration_seconds_bucket",
+    "skipper_serve_route_duration_seconds_count",
+    "skipper_serve_route_duration_seconds_sum",
+];
 
 /// What turns counters into a value, and says whether the series is there yet.
 type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
@@ -32,6 +40,7 @@ type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
 fn common(stream: &Stream) -> &'static [&'static str] {
     match stream.about {
         About::Cluster(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
+        About::Route(_) => &["route", "method"],
         About::Pod(_) => &["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
     }
 }
@@ -39,11 +48,13 @@ fn common(stream: &Stream) -> &'static [&'static str] {
 /// The value of such a label; empty for another one.
 fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
     match (&stream.about, label) {
-        (About::Cluster(name), "envoy_cluster_name") | (About::Pod(name), "kubernetes_pod_name") => name,
+        (About::Cluster(name), "envoy_cluster_name")
+        | (About::Route(name), "route")
+        | (About::Pod(name), "kubernetes_pod_name") => name,
         (About::Cluster(_), "kubernetes_namespace") => "projectcontour",
         (About::Cluster(_), "kubernetes_pod_name") => "envoy-sandbox",
         (About::Pod(_), "kubernetes_namespace") => namespace,
-        (About::Pod(_), "method") => "GET",
+        (About::Pod(_) | About::Route(_), "method") => "GET",
         (About::Pod(_), "path") => "root",
         _ => "",
     }
@@ -51,10 +62,14 @@ fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
 
 /// Whether any series of a stream can fulfil the matchers, as far as its common labels tell.
 pub(super) fn may_match(stream: &Stream, namespace: &str, matchers: &[Matcher]) -> bool {
-    let names: &[&str] = if matches!(stream.about, About::Cluster(_)) { &ENVOY } else { &HTTP };
+    let names: &[&str] = match stream.about {
+        About::Cluster(_) => &ENVOY,
+        About::Route(_) => &SKIPPER,
+        About::Pod(_) => &HTTP,
+    };
     matchers.iter().all(|matcher| match matcher.name.as_str() {
         NAME => names.iter().any(|name| matcher.is_match(name)),
-        "le" | "status" | "envoy_response_code" | "envoy_response_code_class" => true,
+        "le" | "status" | "code" | "envoy_response_code" | "envoy_response_code_class" => true,
         name => matcher.is_match(value(stream, namespace, name)),
     })
 }
@@ -114,24 +129,48 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
             add(ENVOY[3], &[], Box::new(move |c| positive(seen(c))));
             add(ENVOY[4], &[], Box::new(move |c| (seen(c) > 0, sum(c, SUM, SUM + 1) as f64)));
         }
+        About::Route(_) => {
+            for (code, from) in [("200", 0), ("500", FAILED)] {
+                for name in [SKIPPER[0], SKIPPER[1]] {
+                    buckets(from, |le, read| add(name, &[("code", code), ("le", le)], read));
+                }
+                let seen = move |c: &Counts| sum(c, from, from + BUCKETS);
+                add(SKIPPER[2], &[("code", code)], Box::new(move |c| positive(seen(c))));
+                add(SKIPPER[3], &[("code", code)], Box::new(move |c| (seen(c) > 0, seconds(c, from))));
+            }
+            // No endpoint: an answer of Skipper's own, at once.
+            let none = move |c: &Counts| positive(sum(c, NO_ENDPOINT, NO_ENDPOINT + 1));
+            for (name, le) in [(SKIPPER[0], Some("+Inf")), (SKIPPER[1], Some("+Inf")), (SKIPPER[2], None)] {
+                let labels: Vec<_> = [("code", "503")].into_iter().chain(le.map(|le| ("le", le))).collect();
+                add(name, &labels, Box::new(none));
+            }
+        }
         About::Pod(_) => {
             for (status, from) in [("200", 0), ("500", FAILED)] {
+                buckets(from, |le, read| add(HTTP[0], &[("status", status), ("le", le)], read));
                 let seen = move |c: &Counts| sum(c, from, from + BUCKETS);
-                for bound in SECONDS.iter().copied().chain([f64::INFINITY]) {
-                    let index = BOUNDS.iter().position(|b| *b >= bound).map_or(BUCKETS, |at| at + 1);
-                    let le = if bound.is_infinite() { "+Inf".to_owned() } else { (bound / 1000.0).to_string() };
-                    let read: Read = Box::new(move |c| (seen(c) > 0, sum(c, from, from + index) as f64));
-                    add(HTTP[0], &[("status", status), ("le", &le)], read);
-                }
                 add(HTTP[1], &[("status", status)], Box::new(move |c| positive(seen(c))));
-                // Good and bad answers take the same time: each has its part of the sum.
-                let part = move |c: &Counts| seen(c) as f64 / sum(c, 0, NO_ENDPOINT).max(1) as f64;
-                let seconds = move |c: &Counts| sum(c, SUM, SUM + 1) as f64 / 1000.0 * part(c);
-                add(HTTP[2], &[("status", status)], Box::new(move |c| (seen(c) > 0, seconds(c))));
+                add(HTTP[2], &[("status", status)], Box::new(move |c| (seen(c) > 0, seconds(c, from))));
             }
         }
     }
     found
+}
+
+/// The buckets in seconds of the answers that are counted from `from` on.
+fn buckets(from: usize, mut add: impl FnMut(&str, Read)) {
+    for bound in SECONDS.iter().copied().chain([f64::INFINITY]) {
+        let index = BOUNDS.iter().position(|b| *b >= bound).map_or(BUCKETS, |at| at + 1);
+        let le = if bound.is_infinite() { "+Inf".to_owned() } else { (bound / 1000.0).to_string() };
+        let read = move |c: &Counts| (sum(c, from, from + BUCKETS) > 0, sum(c, from, from + index) as f64);
+        add(&le, Box::new(read));
+    }
+}
+
+/// The sum of response times in seconds. Good and bad answers take the same time: each has its part of the sum.
+fn seconds(counts: &Counts, from: usize) -> f64 {
+    let part = sum(counts, from, from + BUCKETS) as f64 / sum(counts, 0, NO_ENDPOINT).max(1) as f64;
+    sum(counts, SUM, SUM + 1) as f64 / 1000.0 * part
 }
 
 fn sum(counts: &Counts, from: usize, to: usize) -> u64 {

@@ -331,3 +331,94 @@ fn a_day_keeps_an_hour_of_counters() {
     let flow = flows.values().next().unwrap();
     assert!(flow.streams.iter().all(|stream| stream.between(0, i64::MAX).len() <= 1800));
 }
+
+/// A bed whose requests come by another provider's objects.
+fn routed(canary: &str, objects: &[Json]) -> Bed {
+    let mut bed = Bed::new("kubernetes", canary, 100.0);
+    for object in objects {
+        bed.cluster.put(object.clone());
+    }
+    bed.run(11);
+    bed
+}
+
+fn http_route(rules: Json) -> Json {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web", "namespace": "test"},
+        "spec": {"parentRefs": [{"kind": "Service", "name": "web"}], "rules": rules}})
+}
+
+fn backends(primary: i64, canary: i64) -> Json {
+    json!([{"name": "web-primary", "port": 80, "weight": primary}, {"name": "web-canary", "port": 80, "weight": canary}])
+}
+
+#[test]
+fn requests_follow_the_rules_of_an_http_route() {
+    let mut bed = routed("", &[http_route(json!([{"backendRefs": backends(75, 25)}]))]);
+    bed.run(120);
+    near(bed.rate("web-primary", 120), 75.0, 5.0);
+    near(bed.rate("web-canary", 120), 25.0, 4.0);
+    let key = ObjectKey::namespaced("gateway.networking.k8s.io/v1", "HTTPRoute", "test", "web");
+    let test = json!({"headers": [{"name": "x", "value": "1"}]});
+    bed.traffic.set_load(Load { matching: 0.1, ..Load::constant("test", "web", at(120), 100.0) });
+    bed.cluster.set(
+        &key,
+        "/spec/rules",
+        json!([{"matches": [test], "backendRefs": backends(0, 100)},
+        {"backendRefs": [{"name": "web-primary", "port": 80}]}]),
+    );
+    bed.run(240);
+    near(bed.rate("web-primary", 240), 90.0, 5.0);
+    near(bed.rate("web-canary", 240), 10.0, 2.0);
+    // A route that its Gateway does not accept serves nobody.
+    let lost = bed.traffic.totals("test", "web", at(240)).lost;
+    bed.cluster.set(&key, "/spec/parentRefs", json!([{"name": "edge"}]));
+    bed.run(250);
+    near(bed.traffic.totals("test", "web", at(250)).lost - lost, 1000.0, 50.0);
+}
+
+const ROUTE: &str = "route=~\"kube(ew)?_test__web_canary__.*__web_canary(_[0-9]+)?\"";
+
+#[test]
+fn requests_follow_the_second_ingress_of_skipper() {
+    let ingress = |name: &str, annotations: Json, services: &[&str]| {
+        let paths: Vec<Json> = services
+            .iter()
+            .map(|name| json!({"path": "/", "backend": {"service": {"name": name, "port": {"number": 80}}}}))
+            .collect();
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": name, "namespace": "test", "annotations": annotations},
+            "spec": {"rules": [{"host": "app.example.com", "http": {"paths": paths}}]}})
+    };
+    let weighted = |predicate: &str, primary: i64, canary: i64| {
+        let weights = json!({"web-primary": primary, "web-canary": canary}).to_string();
+        json!({"zalando.org/backend-weights": weights, "zalando.org/skipper-predicate": predicate})
+    };
+    let second = ingress("web-canary", weighted("Weight(100)", 70, 30), &["web-primary", "web-canary"]);
+    let mut bed = routed("errors=20%, latency=700ms", &[ingress("web", json!({}), &["web"]), second]);
+    bed.run(120);
+    let rate = |bed: &Bed, labels: &str, now| {
+        bed.query(&format!("sum(rate(skipper_serve_route_duration_seconds_count{{{labels}}}[1m]))"), now).unwrap_or(0.0)
+    };
+    near(rate(&bed, "", 120), 100.0, 5.0);
+    near(rate(&bed, ROUTE, 120), 30.0, 4.0);
+    // The built-in queries of Skipper, and the template of Flagger's Skipper guide.
+    let good = format!(
+        "sum(rate(skipper_response_duration_seconds_bucket{{{ROUTE},code!~\"5..\",le=\"+Inf\"}}[1m])) / \
+         sum(rate(skipper_response_duration_seconds_bucket{{{ROUTE},le=\"+Inf\"}}[1m])) * 100"
+    );
+    near(bed.query(&good, 120).unwrap(), 80.0, 4.0);
+    let mean = format!(
+        "sum(rate(skipper_serve_route_duration_seconds_sum{{{ROUTE}}}[30s])) / \
+         sum(rate(skipper_serve_route_duration_seconds_count{{{ROUTE}}}[30s])) * 1000"
+    );
+    near(bed.query(&mean, 120).unwrap(), 700.0, 20.0);
+    let guide = format!(
+        "histogram_quantile(0.99, sum(rate(skipper_serve_route_duration_seconds_bucket{{{ROUTE}, le=\"+Inf\"}}[1m])) by (le))"
+    );
+    assert!(bed.query(&guide, 120).is_none_or(f64::is_nan), "one bucket says nothing about a quantile");
+    let key = ObjectKey::namespaced("networking.k8s.io/v1", "Ingress", "test", "web-canary");
+    bed.cluster.set(&key, "/metadata/annotations", weighted("False()", 0, 100));
+    bed.run(240);
+    assert_eq!(rate(&bed, ROUTE, 240), 0.0, "switched off, the user's own Ingress leads to the primary");
+    near(rate(&bed, "", 240), 100.0, 5.0);
+}

@@ -1,5 +1,5 @@
-//! The controllers of a cluster, played: Deployments, ReplicaSets, DaemonSets, Pods, autoscalers and Contour's
-//! statuses. All of it is a function of the objects, the time and a seed.
+//! The controllers of a cluster, played: Deployments, ReplicaSets, DaemonSets, Pods, autoscalers, and the statuses that
+//! Contour and a Gateway write. All of it is a function of the objects, the time and a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ pub mod behaviour;
 mod contour;
 mod daemonset;
 mod deployment;
+mod gateway;
 mod hpa;
 mod meta;
 mod pod;
@@ -23,6 +24,7 @@ mod tests;
 pub(crate) mod tests_world;
 
 pub use behaviour::{Behaviour, BehaviourError};
+pub(super) use gateway::is_accepted;
 pub(crate) use replicaset::is_ready;
 
 /// Name of the one node of the cluster.
@@ -105,6 +107,7 @@ impl Workloads {
             ("v1", "Pod"),
             ("autoscaling/v2", "HorizontalPodAutoscaler"),
             ("projectcontour.io/v1", "HTTPProxy"),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ];
         let all = kinds.iter().flat_map(|(version, kind)| world.list(&Gvk::new(version, kind), None));
         self.react(world, now, &all.map(|object| object.key()).collect())
@@ -158,6 +161,13 @@ impl Workloads {
                 }
                 Some(due)
             }
+            ("gateway.networking.k8s.io", "HTTPRoute") if gateway::is_stale(world, object) => {
+                let due = due.unwrap_or_else(|| meta::later(now, gateway::DELAY));
+                if due <= now {
+                    gateway::judge(world, object, now, out);
+                }
+                Some(due)
+            }
             _ => None,
         }
     }
@@ -186,6 +196,9 @@ fn touched_by(world: &dyn World, key: &ObjectKey, affected: &mut BTreeSet<Object
             let scalers = world.list(&Gvk::new("autoscaling/v2", "HorizontalPodAutoscaler"), namespace);
             let ours = |scaler: &&Arc<Object>| scaler.str("/spec/scaleTargetRef/name") == key.name;
             affected.extend(scalers.iter().filter(ours).map(|scaler| scaler.key()));
+        }
+        ("gateway.networking.k8s.io", "Gateway") => {
+            affected.extend(gateway::routes(world).iter().map(|route| route.key()));
         }
         _ => {}
     }

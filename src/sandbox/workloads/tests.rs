@@ -25,6 +25,7 @@ fn key(kind: &str, name: &str) -> ObjectKey {
         "Pod" => "v1",
         "HorizontalPodAutoscaler" => "autoscaling/v2",
         "HTTPProxy" => "projectcontour.io/v1",
+        "HTTPRoute" | "Gateway" => "gateway.networking.k8s.io/v1",
         _ => "apps/v1",
     };
     ObjectKey::namespaced(version, kind, "test", name)
@@ -315,6 +316,40 @@ fn contour_judges_a_proxy_after_a_moment() {
     cluster.run_until(at(2));
     assert_eq!(status(&cluster), "invalid");
     assert_eq!(cluster.get(&key("HTTPProxy", "web")).unwrap().int("/status/conditions/0/observedGeneration"), Some(2));
+}
+
+#[test]
+fn a_gateway_accepts_routes_for_its_host_names() {
+    let mut cluster = cluster();
+    let route = |kind: &str| {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web", "namespace": "test"},
+            "spec": {"parentRefs": [{"kind": kind, "name": "edge"}], "hostnames": ["a.example.com"], "rules": []}})
+    };
+    cluster.put(route("Gateway"));
+    cluster.run_until(at(1));
+    let status = |cluster: &Cluster| {
+        let route = cluster.get(&key("HTTPRoute", "web")).unwrap();
+        let word = |field: &str| route.str(&format!("/status/parents/0/conditions/0/{field}")).to_owned();
+        let generation = route.int("/status/parents/0/conditions/0/observedGeneration");
+        (word("status"), word("reason"), generation)
+    };
+    assert_eq!(status(&cluster), (String::new(), String::new(), None), "without a Gateway nobody reports");
+    let gateway = |host: &str| {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge", "namespace": "test"},
+            "spec": {"listeners": [{"name": "http", "hostname": host}]}})
+    };
+    cluster.put(gateway("a.example.com"));
+    cluster.run_until(at(2));
+    assert_eq!(status(&cluster), ("True".into(), "Accepted".into(), Some(1)));
+    cluster.set(&key("Gateway", "edge"), "/spec/listeners/0/hostname", json!("b.example.com"));
+    cluster.run_until(at(3));
+    assert_eq!(status(&cluster), ("False".into(), "NoMatchingListenerHostname".into(), Some(1)));
+    cluster.set(&key("HTTPRoute", "web"), "/spec/hostnames", json!(["b.example.com"]));
+    cluster.run_until(at(4));
+    assert_eq!(status(&cluster), ("True".into(), "Accepted".into(), Some(2)));
+    let writes = cluster.writes;
+    cluster.run_until(at(60));
+    assert_eq!(cluster.writes, writes, "what is judged is left alone");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) use routes::unsupported_fields;
 
 use super::unchanged;
 use crate::api::canary::CanaryView;
-use crate::domain::{FieldManager, Object, Weights};
+use crate::domain::{FieldManager, Object, ObjectKey, Weights};
 use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
 use crate::rollout::objects::is_controlled_by;
 
@@ -85,9 +85,18 @@ impl TrafficRouter for Contour {
         Ok(())
     }
 
+    fn objects(&self, canary: &CanaryView) -> Vec<ObjectKey> {
+        vec![routes::key(canary)]
+    }
+
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
         routes::unsupported_fields(canary)
     }
+}
+
+/// Why no route can be made for a canary.
+pub(super) fn refused(canary: &CanaryView) -> Option<String> {
+    routes::desired(None, canary, None, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
 }
 
 /// Reads the condition `Valid`. A proxy that no Contour has looked at carries the default status `NotReconciled` without

@@ -214,6 +214,8 @@ async fn conformance() {
         route: routes::key(&canary(json!({}))),
         own_fields: json!({"spec": {"routes": null}}),
         users: Some(user_proxy()),
+        deletes: false,
+        spec: json!({}),
         unsupported: vec![
             (json!({"service": {"port": 80, "rewrite": {"uri": "/"}}}), "service.rewrite"),
             (json!({"service": {"port": 80, "corsPolicy": {}}}), "service.corsPolicy"),

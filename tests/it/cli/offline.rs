@@ -151,6 +151,37 @@ spec:
     - {name: chat, severity: error, providerRef: {name: chat}}
 ---
 apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {name: d, namespace: b}
+spec:
+  provider: gatewayapi:v1
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: d}
+  service:
+    port: 80
+    gatewayRefs: [{name: edge, namespace: gateways}]
+    match: [{headers: {x-a: {prefix: beta}}}]
+    retries: {attempts: 3}
+  analysis: {interval: 1m, threshold: 3, maxWeight: 50, stepWeight: 10}
+---
+apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {name: e, namespace: b}
+spec:
+  provider: gatewayapi:v1
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: e}
+  service: {port: 80}
+  analysis: {interval: 1m, threshold: 3, maxWeight: 50, stepWeight: 10, sessionAffinity: {cookieName: c}}
+---
+apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {name: f, namespace: b}
+spec:
+  provider: skipper
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: f}
+  service: {port: 80, timeout: 5s}
+  analysis: {interval: 1m, threshold: 3, maxWeight: 50, stepWeight: 10}
+---
+apiVersion: flagger.app/v1beta1
 kind: MetricTemplate
 metadata: {name: cpu, namespace: b}
 spec:

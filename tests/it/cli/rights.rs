@@ -68,7 +68,7 @@ fn asked(counts: &RequestCounts) -> BTreeMap<String, BTreeSet<Right>> {
     asked
 }
 
-/// The example with an autoscaler, a Secret and a metric template.
+/// The example with an autoscaler, a Secret and a metric template, and an application for each further kind of route.
 fn files() -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> =
         example::FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
@@ -95,6 +95,30 @@ fn files() -> Vec<(String, String)> {
                 ---\napiVersion: flagger.app/v1beta1\nkind: MetricTemplate\nmetadata: {name: one, namespace: shop}\nspec: \
                 {provider: {type: prometheus, address: 'PROMETHEUS'}, query: vector(1)}\n";
     files.push(("clusters/demo/shop/more.yaml".to_owned(), more.to_owned()));
+    for (name, provider) in [
+        ("gated", "provider: 'gatewayapi:v1'\n  service: {port: 80, gatewayRefs: [{name: edge, namespace: edge}]}"),
+        (
+            "skipped",
+            "provider: skipper\n  service: {port: 80}\n  \
+             ingressRef: {apiVersion: networking.k8s.io/v1, kind: Ingress, name: skipped}",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+             selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    \
+             spec: {{containers: [{{name: a, image: 'a:1'}}]}}\n---\n\
+             apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, namespace: shop}}\nspec: \
+             {{rules: [{{http: {{paths: [{{path: /, pathType: Prefix, backend: \
+             {{service: {{name: {name}, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+        );
+        files.push((format!("clusters/demo/shop/{name}.yaml"), text));
+        let canary = format!(
+            "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+             targetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}\n  revertOnDeletion: true\n  {provider}\n  \
+             analysis: {{interval: 10s, threshold: 1, stepWeight: 50}}\n"
+        );
+        files.push((format!("clusters/demo/shop/{name}-canary.yaml"), canary));
+    }
     files
 }
 
@@ -124,6 +148,12 @@ fn life() -> RequestCounts {
             })
         };
         assert!(reached("Initialized").await);
+        let others = |phase: &'static str| {
+            bed.wait(Duration::from_secs(1200), move |bed| {
+                ["gated", "skipped"].iter().all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
+            })
+        };
+        assert!(others("Initialized").await, "the canaries of the further providers");
         let values = |files: &mut Vec<(String, String)>, from: &str, to: &str| {
             let (_, text) = files.iter_mut().find(|(path, _)| path == "values/demo.yaml").expect("values");
             *text = text.replacen(from, to, 1);
@@ -138,9 +168,14 @@ fn life() -> RequestCounts {
             bed.wait(Duration::from_secs(600), |bed| bed.remote.head("main").is_some_and(|head| head != bad));
         assert!(reverted.await);
         bed.pass(Duration::from_secs(60)).await;
-        let remove = [("clusters/demo/shop/canary.yaml", None), ("clusters/demo/shop/more.yaml", None)];
-        bed.remote.commit("main", "Remove the canary", &remove, clock.now()).expect("a commit");
+        let remove =
+            ["canary", "more", "gated-canary", "skipped-canary"].map(|name| format!("clusters/demo/shop/{name}.yaml"));
+        let remove: Vec<_> = remove.iter().map(|path| (path.as_str(), None)).collect();
+        bed.remote
+            .commit("main", "Remove the canaries\n\nSerin-Allow-Prune: apps", &remove, clock.now())
+            .expect("a commit");
         assert!(bed.wait(Duration::from_secs(600), |bed| bed.canary(&web).is_none()).await, "the canary is gone");
+        assert!(others("").await, "and so are the others");
         bed.pass(Duration::from_secs(60)).await;
         // A type that is not there is waited for.
         let ports = bed.ports();

@@ -141,6 +141,8 @@ fn facts(bed: &Bed, story: Story, wrong: &mut Vec<String>) -> BTreeMap<String, S
         ("ConfigMap", "v1"),
         ("Namespace", "v1"),
         ("HTTPProxy", "projectcontour.io/v1"),
+        ("HTTPRoute", "gateway.networking.k8s.io/v1"),
+        ("Ingress", "networking.k8s.io/v1"),
         ("Canary", "flagger.app/v1beta1"),
     ] {
         for object in bed.sandbox.store.list(&Gvk::new(version, kind), None) {

@@ -465,6 +465,8 @@ fn object_key(text: &str) -> ObjectKey {
         "Canary" => "flagger.app/v1beta1",
         "Deployment" => "apps/v1",
         "HTTPProxy" => "projectcontour.io/v1",
+        "HTTPRoute" => "gateway.networking.k8s.io/v1",
+        "Ingress" => "networking.k8s.io/v1",
         _ => "v1",
     };
     ObjectKey::namespaced(version, kind, namespace, name)

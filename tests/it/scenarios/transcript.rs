@@ -138,7 +138,10 @@ impl Transcript {
                 return;
             }
             "Canary" => (Kind::Canary, canary(object)),
-            "HTTPProxy" => (Kind::Route, route(object)),
+            "HTTPProxy" => (Kind::Route, route(object, "/spec/routes/0/services")),
+            "HTTPRoute" => (Kind::Route, route(object, "/spec/rules/0/backendRefs")),
+            // The user's own Ingress divides nothing.
+            "Ingress" if object.annotation("zalando.org/backend-weights").is_some() => (Kind::Route, ingress(object)),
             "Deployment" => (Kind::Workload, workload(object)),
             _ => return,
         };
@@ -173,13 +176,18 @@ fn canary(object: &Object) -> String {
     text
 }
 
-fn route(object: &Object) -> String {
-    let services = object.at("/spec/routes/0/services").and_then(Value::as_array).cloned().unwrap_or_default();
+fn route(object: &Object, backends: &str) -> String {
+    let services = object.at(backends).and_then(Value::as_array).cloned().unwrap_or_default();
     let part = |service: &Value| {
         let weight = service.get("weight").map(ToString::to_string).unwrap_or_default();
         format!("{} {weight}", service.get("name").and_then(Value::as_str).unwrap_or_default())
     };
     services.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn ingress(object: &Object) -> String {
+    let part = |name: &str| object.annotation(&format!("zalando.org/{name}")).unwrap_or_default().to_owned();
+    format!("{} {}", part("skipper-predicate"), part("backend-weights")).trim().to_owned()
 }
 
 fn workload(object: &Object) -> String {
