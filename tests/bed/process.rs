@@ -14,6 +14,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+/// Characters of a log line that are shown.
+const LONGEST: usize = 400;
+
 /// One running part.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -99,7 +102,8 @@ pub(crate) fn tail(file: &Path, lines: usize) -> String {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             let all: Vec<&str> = text.lines().collect();
-            all[all.len().saturating_sub(lines)..].join("\n")
+            let short = |line: &&str| line.chars().take(LONGEST).collect::<String>();
+            all[all.len().saturating_sub(lines)..].iter().map(short).collect::<Vec<_>>().join("\n")
         }
         Err(error) => format!("(no log: {error})"),
     }

@@ -200,6 +200,9 @@ impl Bed {
 
     /// Ends all parts.
     pub(crate) async fn stop(&self) {
+        if let Some(kubelet) = &self.kubelet {
+            kubelet.stop();
+        }
         self.processes.stop().await;
     }
 

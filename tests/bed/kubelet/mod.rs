@@ -13,6 +13,8 @@ mod status;
 mod volumes;
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +28,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::net::NODE;
 use super::process::Process;
@@ -35,9 +38,16 @@ pub(crate) const NAME: &str = "n1";
 /// The first address that is given to a pod: those below are the node's.
 const FIRST: u32 = 256;
 
-/// A running kubelet.
+/// A running kubelet; it stops watching when dropped.
 pub(crate) struct Kubelet {
     shared: Arc<Shared>,
+    following: JoinHandle<()>,
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
 }
 
 /// What the tasks of all pods share.
@@ -76,8 +86,13 @@ impl Kubelet {
             next: AtomicU32::new(FIRST),
             http,
         });
-        tokio::spawn(follow(shared.clone()));
-        Ok(Self { shared })
+        let following = tokio::spawn(follow(shared.clone()));
+        Ok(Self { shared, following })
+    }
+
+    /// Lets the pods be: the bed ends.
+    pub(crate) fn stop(&self) {
+        self.following.abort();
     }
 
     /// Says which binary the images are whose names begin so; their tags mean nothing.
@@ -113,6 +128,13 @@ impl Kubelet {
 }
 
 impl Shared {
+    /// A line for its log.
+    fn say(&self, words: &str) {
+        let file = OpenOptions::new().create(true).append(true).open(self.folder.join("kubelet.log"));
+        // What cannot be logged is lost; a test that misses it fails by itself.
+        file.and_then(|mut file| writeln!(file, "{} {words}", status::now())).ok();
+    }
+
     fn binary(&self, image: &str) -> Option<PathBuf> {
         let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = images.iter().filter(|(prefix, _)| image.starts_with(prefix.as_str()));
@@ -161,7 +183,7 @@ async fn follow(shared: Arc<Shared>) {
                 shared.forget(&pod.uid().unwrap_or_default());
             }
             Ok(_) => {}
-            Err(error) => eprintln!("kubelet: watching pods: {error}"),
+            Err(error) => shared.say(&format!("watching pods: {error}")),
         }
     }
 }

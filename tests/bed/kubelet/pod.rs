@@ -46,14 +46,14 @@ pub(super) async fn live(shared: Arc<Shared>, mut newest: watch::Receiver<Arc<Po
     let mut life = Life::new(shared.clone(), pod, running);
     if life.pod.metadata.deletion_timestamp.is_none() {
         if let Err(error) = life.begin().await {
-            eprintln!("kubelet: pod {told}: {error:#}");
+            shared.say(&format!("pod {told}: {error:#}"));
         }
         life.go_on(&mut newest).await;
     }
     // Closed: the object is gone already, and nobody waits for a graceful end.
     let grace = if newest.has_changed().is_err() { 0 } else { life.grace() };
     if let Err(error) = life.end(grace).await {
-        eprintln!("kubelet: pod {told}: {error:#}");
+        shared.say(&format!("pod {told}: {error:#}"));
     }
     shared.forget(&uid);
 }
@@ -181,7 +181,7 @@ impl Life {
             match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Ok(_) => self.told = Some(told),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => eprintln!("kubelet: status of {name}: {error}"),
+                Err(error) => self.shared.say(&format!("status of {name}: {error}")),
             }
         }
     }
