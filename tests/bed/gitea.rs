@@ -230,12 +230,11 @@ impl Repository<'_> {
         Ok(found.as_array().into_iter().flatten().filter_map(of).collect())
     }
 
-    /// The id of the tree of a commit.
-    pub(crate) async fn tree(&self, commit: &str) -> anyhow::Result<String> {
-        let found = self
-            .ask(Method::GET, &format!("git/commits/{commit}?stat=false&files=false&verification=false"), None)
-            .await?;
-        Ok(found["commit"]["tree"]["sha"].as_str().context("a commit without a tree")?.to_owned())
+    /// The files of a commit: path and id of the content. (Gitea has no id of the tree: it gives the commit's for it.)
+    pub(crate) async fn tree(&self, commit: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let found = self.ask(Method::GET, &format!("git/trees/{commit}?recursive=true&per_page=1000"), None).await?;
+        let of = |entry: &Value| Some((entry["path"].as_str()?.to_owned(), entry["sha"].as_str()?.to_owned()));
+        Ok(found["tree"].as_array().context("an answer without a tree")?.iter().filter_map(of).collect())
     }
 
     /// The names of all branches.

@@ -18,7 +18,7 @@ use super::{install, net, suites};
 /// Tests that run at the same time. They mostly wait.
 const AT_ONCE: usize = 6;
 /// A test that takes longer than this has failed.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(500);
 
 /// One test.
 pub(crate) struct Test {

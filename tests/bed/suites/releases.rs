@@ -43,7 +43,7 @@ async fn a_bad_release_is_rolled_back_and_reverted(bed: Arc<Bed>) -> anyhow::Res
 }
 
 async fn a_slow_release_is_rolled_back_and_reverted(bed: Arc<Bed>) -> anyhow::Result<()> {
-    fails(&bed, "slow", Behaviour::Slow, "latency").await
+    fails(&bed, "slow", Behaviour::Slow, "request duration").await
 }
 
 async fn fails(bed: &Arc<Bed>, name: &str, behaviour: Behaviour, words: &str) -> anyhow::Result<()> {
