@@ -151,15 +151,20 @@ async fn all(bed: Arc<Bed>, tests: Vec<Test>, begin: Instant) -> anyhow::Result<
         println!("test {name} ... {word} ({:.1} s)", took.as_secs_f64());
         match result {
             Ok(()) => passed += 1,
-            Err(error) => failed.push((name, error)),
+            Err(error) => {
+                // At once: the whole takes minutes, and who waits wants to know.
+                println!("{error:#}\n");
+                failed.push(name);
+            }
         }
     }
     for process in bed.processes.dead() {
         let code = process.exit_code().unwrap_or_default();
-        failed.push(("(bed)", anyhow!("{} ended with {code}:\n{}", process.name, process.tail(20))));
+        println!("{} of the bed ended with {code}:\n{}", process.name, process.tail(20));
+        failed.push("a part of the bed ended");
     }
-    for (name, error) in &failed {
-        println!("\n---- {name} ----\n{error:#}");
+    if !failed.is_empty() {
+        println!("\nfailures:\n    {}", failed.join("\n    "));
     }
     let word = if failed.is_empty() { "ok" } else { "FAILED" };
     let took = begin.elapsed().as_secs_f64();

@@ -135,7 +135,7 @@ impl Bed {
     pub(crate) async fn start(parts: Parts, folder: PathBuf) -> anyhow::Result<Arc<Self>> {
         net::node(&folder).await?;
         let processes = Processes::default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         // The three know nothing of each other.
         let (control_plane, prometheus, gitea) = tokio::try_join!(
             ControlPlane::start(&folder, &processes),
@@ -313,8 +313,7 @@ async fn when<T>(wanted: bool, made: impl Future<Output = anyhow::Result<T>>) ->
 pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<DynamicObject>> {
     let values: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).context("reading YAML")?;
     let objects = values.into_iter().filter(|value| !value.is_null());
-    let objects = objects.map(|value| serde_json::from_value(value).context("reading an object")).collect();
-    objects
+    objects.map(|value| serde_json::from_value(value).context("reading an object")).collect()
 }
 
 /// Fails with what was expected and what was seen.

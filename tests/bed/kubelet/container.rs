@@ -234,7 +234,7 @@ fn script(life: &Life, spec: &core::Container, binary: &Path) -> anyhow::Result<
         let to = format!("{r}{}", mount.mount_path);
         if let Some(path) = &mount.sub_path {
             from = from.join(path);
-            write!(text, "mkdir -p $(dirname {to}); [ -d {0} ] && mkdir -p {to} || touch {to}\n", from.display())?;
+            writeln!(text, "mkdir -p $(dirname {to}); [ -d {0} ] && mkdir -p {to} || touch {to}", from.display())?;
         } else {
             writeln!(text, "mkdir -p {to}")?;
         }

@@ -147,6 +147,17 @@ impl<'a> Shop<'a> {
         .await
     }
 
+    /// Waits until users are answered by two versions: the weights have arrived at Envoy.
+    pub(crate) async fn until_served_by_both(&self) -> anyhow::Result<()> {
+        self.until("answers of two versions", AFTERWARDS, async || {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            let versions = self.load.seen().versions;
+            anyhow::ensure!(versions.len() > 1, "{versions:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until the head of `main` has this subject, and returns it.
     pub(crate) async fn until_head(&self, subject: &str) -> anyhow::Result<String> {
         self.until(&format!("the head {subject:?}"), AFTERWARDS, async || {

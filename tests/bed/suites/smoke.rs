@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         bed_test!(Parts::API, rights_are_real),
         bed_test!(Parts::PODS, a_pod_is_a_process_with_an_address),
         bed_test!(Parts::PODS, an_unknown_image_never_becomes_ready),
+        bed_test!(Parts::ALL, prometheus_knows_envoy),
     ]
 }
 
@@ -124,6 +125,15 @@ async fn an_unknown_image_never_becomes_ready(bed: Arc<Bed>) -> anyhow::Result<(
             2 if text.matches("ImagePullBackOff").count() == 2 => Ok(()),
             count => bail!("{count} pods: {text}"),
         }
+    })
+    .await
+}
+
+/// What canaries are judged by arrives where it is asked for.
+async fn prometheus_knows_envoy(bed: Arc<Bed>) -> anyhow::Result<()> {
+    eventually("Envoy among Prometheus's targets", Limit::START, async || {
+        let found = bed.prometheus()?.query("up{job='envoy'}").await?;
+        expect("values of up", &found, &vec![1.0])
     })
     .await
 }
