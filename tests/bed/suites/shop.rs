@@ -160,7 +160,7 @@ impl<'a> Shop<'a> {
 
     /// Waits until the head of `main` has this subject, and returns it.
     pub(crate) async fn until_head(&self, subject: &str) -> anyhow::Result<String> {
-        self.until(&format!("the head {subject:?}"), AFTERWARDS, async || {
+        self.until(&format!("the head {subject:?}"), VERDICT, async || {
             let log = self.repository.log().await?;
             match log.first() {
                 Some((sha, message)) if message.lines().next() == Some(subject) => Ok(sha.clone()),
