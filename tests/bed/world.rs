@@ -163,7 +163,10 @@ impl Bed {
         let kubelet = Kubelet::start(self.admin(), self.folder.join("pods")).await?;
         kubelet.image("ghcr.io/stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
         kubelet.image("stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
-        kubelet.image("serin", PathBuf::from(env!("CARGO_BIN_EXE_serin")));
+        // A build during the run must not change the daemon under test.
+        let (built, ours) = (Path::new(env!("CARGO_BIN_EXE_serin")), self.folder.join("serin"));
+        std::fs::hard_link(built, &ours).or_else(|_| std::fs::copy(built, &ours).map(drop))?;
+        kubelet.image("serin", ours);
         self.kubelet = Some(kubelet);
         // After the node: kube-proxy asks for its address, once.
         self.control_plane()?.route(&self.processes).await

@@ -83,10 +83,11 @@ async fn run(bed: &Arc<Bed>, bad: bool, seed: Option<u64>) -> anyhow::Result<End
         let head = shop.until_head(&format!("Revert \"{SUBJECT}\"")).await?;
         shop.until_statuses(&merged, "failure", "reverted").await?;
         shop.until_statuses(&head, "success", "restores").await?;
+        shop.until_phase("Succeeded").await?;
     } else {
+        shop.until_phase("Succeeded").await?;
         shop.until_statuses(&merged, "success", "promoted").await?;
     }
-    shop.until_phase("Succeeded").await?;
     shop.until_primary().await?;
     shop.load.seen().none_lost()?;
     end(&shop).await

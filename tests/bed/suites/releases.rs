@@ -11,6 +11,7 @@ use crate::world::{Bed, Parts, expect};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         bed_test!(Parts::ALL, a_good_release_is_promoted_by_merge),
+        bed_test!(Parts::ALL, a_good_release_is_promoted_by_gateway_api),
         bed_test!(Parts::ALL, a_bad_release_is_rolled_back_and_reverted),
         bed_test!(Parts::ALL, a_slow_release_is_rolled_back_and_reverted),
         bed_test!(Parts::ALL, a_refused_revert_is_left_on_a_branch),
@@ -35,6 +36,18 @@ async fn a_good_release_is_promoted_by_merge(bed: Arc<Bed>) -> anyhow::Result<()
     anyhow::ensure!(branches.iter().any(|branch| branch == "serin/status/bed"), "no status branch among {branches:?}");
     println!("     good: {} requests, {} lost, slowest {} ms", seen.total, seen.lost, seen.slowest.as_millis());
     seen.none_lost()
+}
+
+/// The same by Gateway API, which Contour implements.
+async fn a_good_release_is_promoted_by_gateway_api(bed: Arc<Bed>) -> anyhow::Result<()> {
+    let shop = Shop::open(&bed, "gateway", &Options { provider: "gatewayapi:v1", ..Options::default() }).await?;
+    let merged = shop.repository.merge(SUBJECT, &shop.files("1.1.0", Behaviour::Good)).await?;
+    shop.until_weight(1).await?;
+    shop.until_served_by_both().await?;
+    shop.until_phase("Succeeded").await?;
+    shop.until_statuses(&merged, "success", "promoted").await?;
+    shop.load.seen().none_lost()?;
+    shop.until_served("1.1.0").await
 }
 
 /// Halted, rolled back, reverted in Gitea; statuses of both commits; nobody but the users of the canary saw an error.

@@ -10,6 +10,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use serin::api::Canary;
 
+use crate::gateway::GATEWAY;
 use crate::gitea::{Repository, Status};
 use crate::load::Load;
 use crate::serin::{CLUSTER, Options, Serin};
@@ -43,6 +44,7 @@ pub(crate) struct Shop<'a> {
     pub(crate) load: Load,
     /// The commit with which it began.
     pub(crate) start: String,
+    provider: &'static str,
 }
 
 impl<'a> Shop<'a> {
@@ -52,13 +54,16 @@ impl<'a> Shop<'a> {
         let mut files = vec![
             ("apps/namespace.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")),
             ("apps/canary.yaml", canary(name, options.provider)),
-            ("apps/entry.yaml", entry(name)),
         ];
+        if options.provider == "contour" {
+            files.push(("apps/entry.yaml", entry(name)));
+        }
         files.extend(version(name, "1.0.0", Behaviour::Good));
         let start = repository.commit("Start", &files).await?;
         let serin = Serin::deploy(bed, name, &repository, options).await?;
         let load = Load::start(&format!("{name}.example.com"), RATE, &[])?;
-        let shop = Self { bed, name: name.to_owned(), repository, serin, load, start };
+        let provider = options.provider;
+        let shop = Self { bed, name: name.to_owned(), repository, serin, load, start, provider };
         shop.until_phase("Initialized").await?;
         shop.until_served("1.0.0").await?;
         shop.load.take();
@@ -85,13 +90,23 @@ impl<'a> Shop<'a> {
         Ok(self.status().await?["phase"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Weights of primary and canary in the HTTPProxy, as written.
+    /// Weights of primary and canary in the route, as written.
     pub(crate) async fn weights(&self) -> anyhow::Result<(i64, i64)> {
-        let gvk = GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy");
-        let resource = ApiResource::from_gvk_with_plural(&gvk, "httpproxies");
+        let (gvk, plural, place) = match self.provider {
+            "contour" => (
+                GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy"),
+                "httpproxies",
+                "/spec/routes/0/services",
+            ),
+            _ => {
+                let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+                (gvk, "httproutes", "/spec/rules/0/backendRefs")
+            }
+        };
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
         let api: Api<DynamicObject> = Api::namespaced_with(self.bed.admin(), &self.name, &resource);
-        let proxy = api.get("web").await.context("reading the HTTPProxy")?;
-        let services = proxy.data["spec"]["routes"][0]["services"].as_array().cloned().unwrap_or_default();
+        let route = api.get("web").await.with_context(|| format!("reading the {}", gvk.kind))?;
+        let services = route.data.pointer(place).and_then(Value::as_array).cloned().unwrap_or_default();
         let of = |name: &str| services.iter().find(|service| service["name"] == name)?["weight"].as_i64();
         Ok((of("web-primary").unwrap_or(0), of("web-canary").unwrap_or(0)))
     }
@@ -237,6 +252,26 @@ spec:
 }
 
 fn canary(name: &str, provider: &str) -> String {
+    let (service, metrics) = match provider {
+        "contour" => (
+            "{port: 80, targetPort: 9898}".to_owned(),
+            "    - {name: request-success-rate, thresholdRange: {min: 99}, interval: 10s}\n    \
+             - {name: request-duration, thresholdRange: {max: 500}, interval: 10s}"
+                .to_owned(),
+        ),
+        _ => {
+            // Flagger's own queries for Gateway API ask for what another exporter measures; these ask Envoy.
+            let (namespace, gateway) = GATEWAY;
+            let refs = format!("gatewayRefs: [{{name: {gateway}, namespace: {namespace}}}]");
+            let service = format!("{{port: 80, targetPort: 9898, hosts: [{name}.example.com], {refs}}}");
+            let rate = |codes: &str| {
+                let labels = format!(r#"envoy_cluster_name=~"{name}_web-canary_.*"{codes}"#);
+                format!("sum(rate(envoy_cluster_upstream_rq{{{labels}}}[10s]))")
+            };
+            let query = format!("100 * {} / {}", rate(r#",envoy_response_code!~"5.*""#), rate(""));
+            (service, format!("    - {{name: answers, thresholdRange: {{min: 99}}, interval: 10s, query: '{query}'}}"))
+        }
+    };
     format!(
         r"apiVersion: flagger.app/v1beta1
 kind: Canary
@@ -245,15 +280,14 @@ spec:
   provider: {provider}
   targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
   progressDeadlineSeconds: 120
-  service: {{port: 80, targetPort: 9898}}
+  service: {service}
   analysis:
     interval: 10s
     threshold: 3
     maxWeight: 50
     stepWeight: 25
     metrics:
-    - {{name: request-success-rate, thresholdRange: {{min: 99}}, interval: 10s}}
-    - {{name: request-duration, thresholdRange: {{max: 500}}, interval: 10s}}
+{metrics}
 "
     )
 }
