@@ -190,6 +190,13 @@ impl Life {
     async fn end(&mut self, grace: u64) -> anyhow::Result<()> {
         let all: Vec<_> = self.containers.iter().chain(&self.init).filter_map(Container::process).collect();
         let deadline = Instant::now() + Duration::from_secs(grace);
+        if grace > 0 && !all.is_empty() {
+            // What a pod waits for before it is told to end: that nobody sends it requests any more.
+            let pauses =
+                self.containers.iter().filter_map(|one| one.spec.lifecycle.as_ref()?.pre_stop.as_ref()?.sleep.as_ref());
+            let longest = pauses.filter_map(|pause| u64::try_from(pause.seconds).ok()).max().unwrap_or(0);
+            tokio::time::sleep(Duration::from_secs(longest.min(grace))).await;
+        }
         for process in &all {
             process.signal(rustix::process::Signal::TERM);
         }

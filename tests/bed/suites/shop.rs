@@ -233,7 +233,7 @@ spec:
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
-      terminationGracePeriodSeconds: 10
+      terminationGracePeriodSeconds: 20
       containers:
       - name: podinfo
         image: ghcr.io/stefanprodan/podinfo:{number}
@@ -241,6 +241,8 @@ spec:
         env:
         - {{name: PODINFO_UI_MESSAGE, value: "{number}"}}
         ports: [{{name: http, containerPort: 9898}}]
+        # Until all have heard that the pod goes: what people do who want to lose no request.
+        lifecycle: {{preStop: {{sleep: {{seconds: 6}}}}}}
         readinessProbe:
           httpGet: {{path: /readyz, port: http}}
           periodSeconds: 2
