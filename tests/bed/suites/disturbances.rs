@@ -38,7 +38,7 @@ struct End {
     phase: String,
     weights: (i64, i64),
     primary: String,
-    /// Subjects of the commits of `main`, newest first.
+    /// The commits of `main`, newest first, by number and subject.
     log: Vec<String>,
     /// Whether the head has the tree with which it began.
     restored: bool,
@@ -109,11 +109,14 @@ async fn kill(shop: &Shop<'_>, seed: u64) -> anyhow::Result<()> {
 
 async fn end(shop: &Shop<'_>) -> anyhow::Result<End> {
     let (mut log, mut statuses, mut verdicts) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    for (sha, message) in shop.repository.log().await? {
-        let subject = message.lines().next().unwrap_or_default().to_owned();
+    for (at, (sha, message)) in shop.repository.log().await?.into_iter().enumerate() {
+        // Numbered: a merge and what it merged have the same subject.
+        let subject = format!("{at} {}", message.lines().next().unwrap_or_default());
         let own: BTreeMap<String, Status> = shop.repository.statuses(&sha).await?;
         let plain = |text: &str| text.replace(&shop.name, "NAME");
-        let own = own.into_iter().map(|(context, (state, words))| (plain(&context), (state, without_figures(&words))));
+        let own = own
+            .into_iter()
+            .map(|(context, (state, words))| (plain(&context), (state, without_figures(&plain(&words)))));
         statuses.insert(subject.clone(), own.collect());
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for (context, state) in shop.repository.history(&sha).await? {
