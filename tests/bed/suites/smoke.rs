@@ -17,7 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         bed_test!(Parts::API, rights_are_real),
         bed_test!(Parts::PODS, a_pod_is_a_process_with_an_address),
         bed_test!(Parts::PODS, an_unknown_image_never_becomes_ready),
-        bed_test!(Parts::ALL, prometheus_knows_envoy),
+        bed_test!(Parts::GATEWAY | Parts::PROMETHEUS, prometheus_knows_envoy),
     ]
 }
 
