@@ -8,6 +8,10 @@
     reason = "a bench measures time of the real world and prints what it measured"
 )]
 
+mod apart;
+mod program;
+mod questions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
@@ -33,6 +37,8 @@ const ALL: &[Measurement] = &[
     ("day", "a day-long canary through the whole daemon", canary_day),
     ("canaries", "1,000 idle canaries in the sandbox", idle_canaries),
     ("applications", "1,000 applications of four objects from one repository", applications),
+    ("apart-canaries", "1,000 canaries, the daemon in a process of its own, in real time", apart::canaries),
+    ("apart-applications", "1,000 applications, the daemon in a process of its own", apart::applications),
 ];
 
 fn main() -> ExitCode {
@@ -60,28 +66,15 @@ fn report(what: &str, value: impl std::fmt::Display) {
     println!("  {what:<52} {value}");
 }
 
-/// Resident memory now and at its highest, in MiB.
-fn memory() -> (f64, f64) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
-    };
-    (field("VmRSS:"), field("VmHWM:"))
-}
-
 fn report_memory(what: &str) -> f64 {
-    let (now, highest) = memory();
+    let program::Memory { now, highest } = program::memory(std::process::id());
     report(&format!("memory, {what}"), format_args!("{now:.0} MiB (highest so far {highest:.0} MiB)"));
     now
 }
 
 /// Seconds of processor time of this process.
 fn processor() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = |at: usize| rest.split_whitespace().nth(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+    program::processor(std::process::id())
 }
 
 fn canary_object(namespace: &str, name: &str, interval: &str, step: u32) -> String {
@@ -209,29 +202,30 @@ fn idle_canaries() {
     });
 }
 
+/// The file of one application: four objects.
+fn ingress_application(index: usize, version: &str) -> (String, String) {
+    let (team, name) = (format!("team-{}", index % 20), format!("app-{index}"));
+    let account = format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {team}\n");
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {team}\nspec:\n  selector:\n    \
+         app: {name}\n  ports:\n  - port: 80\n    targetPort: 8080\n"
+    );
+    let ingress = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  namespace: {team}\nspec:\n  \
+         rules:\n  - host: {name}.example.com\n    http:\n      paths:\n      - path: /\n        pathType: Prefix\n        \
+         backend:\n          service:\n            name: {name}\n            port:\n              number: 80\n"
+    );
+    let text = [account, service, deployment(&team, &name, version), ingress].join("---\n");
+    (format!("clusters/demo/{team}/{name}.yaml"), text)
+}
+
 /// A thousand plain applications from one repository.
 fn applications() {
     on_a_bed(|clock| async move {
         let many = number(1000);
         let bed = Bed::start(clock.clone(), options()).await.expect("a bed");
         let empty = report_memory("of the empty sandbox");
-        let file = |index: usize, version: &str| {
-            let (team, name) = (format!("team-{}", index % 20), format!("app-{index}"));
-            let account =
-                format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {team}\n");
-            let service = format!(
-                "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {team}\nspec:\n  selector:\n    \
-                 app: {name}\n  ports:\n  - port: 80\n    targetPort: 8080\n"
-            );
-            let ingress = format!(
-                "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\n  namespace: {team}\nspec:\n  \
-                 rules:\n  - host: {name}.example.com\n    http:\n      paths:\n      - path: /\n        pathType: Prefix\n        \
-                 backend:\n          service:\n            name: {name}\n            port:\n              number: 80\n"
-            );
-            let text = [account, service, deployment(&team, &name, version), ingress].join("---\n");
-            (format!("clusters/demo/{team}/{name}.yaml"), text)
-        };
-        let mut files: Vec<_> = (0..many).map(|index| file(index, "1.0.0")).collect();
+        let mut files: Vec<_> = (0..many).map(|index| ingress_application(index, "1.0.0")).collect();
         files.extend(
             (0..20).map(|team| (format!("clusters/demo/team-{team}.yaml"), namespace(&format!("team-{team}")))),
         );
@@ -250,7 +244,7 @@ fn applications() {
         report("writes to the API", bed.sandbox.store.requests().writes());
         report_memory("when all is applied");
         let (began, before) = (Instant::now(), bed.sandbox.store.requests());
-        commit(&bed, "Change one", &[file(7, "1.0.1")]);
+        commit(&bed, "Change one", &[ingress_application(7, "1.0.1")]);
         bed.pass(Duration::from_secs(400)).await;
         let image = "/spec/template/spec/containers/0/image";
         let seven = bed.sandbox.store.get(&key("apps/v1", "Deployment", "team-7", "app-7")).expect("a Deployment");
