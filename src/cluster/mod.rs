@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 
 use self::events::Publisher;
 use self::kinds::{Kind, Kinds};
-use self::store::Store;
+use self::store::{Packed, Store};
 use self::watch::{Sink, Watch};
 use crate::domain::{FieldManager, Gvk, Object, ObjectKey};
 use crate::ports::{Change, Clock, Cluster, ClusterError, KubeEvent};
@@ -125,12 +125,18 @@ impl Cache {
     }
 
     /// Makes an object of what the server sent: lists leave out the type, and nobody needs all of `managedFields`.
-    fn object(&self, mut value: Value) -> Option<Object> {
-        let fields = value.as_object_mut()?;
-        fields.entry("apiVersion").or_insert_with(|| Value::String(self.gvk.api_version()));
-        fields.entry("kind").or_insert_with(|| Value::String(self.gvk.kind.clone()));
-        managers::prune(&mut value);
-        let object = Object(value);
+    fn complete(&self, mut value: Value) -> Object {
+        if let Some(fields) = value.as_object_mut() {
+            fields.entry("apiVersion").or_insert_with(|| Value::String(self.gvk.api_version()));
+            fields.entry("kind").or_insert_with(|| Value::String(self.gvk.kind.clone()));
+            managers::prune(&mut value);
+        }
+        Object(value)
+    }
+
+    /// The same, of what a watch sent.
+    fn object(&self, value: Value) -> Option<Object> {
+        let object = self.complete(value);
         if object.name().is_empty() {
             tracing::warn!(kind = %self.gvk, "skipped an object without a name");
             return None;
@@ -155,8 +161,13 @@ struct CacheSink {
 }
 
 impl Sink for CacheSink {
-    fn replace(&self, list: Vec<Value>, version: &str) {
-        let list: Vec<Object> = list.into_iter().filter_map(|value| self.cache.object(value)).collect();
+    type Item = Packed;
+
+    fn item(&self, object: Value) -> Option<Packed> {
+        self.cache.object(object).map(|object| Packed::new(&object))
+    }
+
+    fn replace(&self, list: Vec<Packed>, version: &str) {
         let version = version.parse().unwrap_or(0);
         let changes = self.cache.write(|store| store.replace(&self.cache.gvk, list, version));
         self.cache.state.send_replace(State::Ready);
@@ -165,7 +176,7 @@ impl Sink for CacheSink {
 
     fn seen(&self, object: Value) {
         if let Some(object) = self.cache.object(object) {
-            self.shared.tell(self.cache.write(|store| store.seen(&self.cache.gvk, object)));
+            self.shared.tell(self.cache.write(|store| store.seen(&self.cache.gvk, &object)));
         }
     }
 
@@ -223,8 +234,13 @@ impl CrdSink {
 const CRD: (&str, &str) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 
 impl Sink for CrdSink {
-    fn replace(&self, list: Vec<Value>, _: &str) {
-        drop(list);
+    type Item = ();
+
+    fn item(&self, _: Value) -> Option<()> {
+        None
+    }
+
+    fn replace(&self, _: Vec<()>, _: &str) {
         self.shared.kinds.crds_changed(self.shared.clock.now());
     }
 
@@ -349,14 +365,11 @@ impl KubeCluster {
             managers::prune(&mut value);
             return Arc::new(Object(value));
         };
-        match cache.object(value.clone()) {
-            Some(object) => {
-                let (object, change) = cache.write(|store| store.written(&key.gvk, object));
-                self.shared.tell(change);
-                object
-            }
-            None => Arc::new(Object(value)),
+        let object = Arc::new(cache.complete(value));
+        if !object.name().is_empty() {
+            self.shared.tell(cache.write(|store| store.written(&key.gvk, &object)));
         }
+        object
     }
 
     /// Moves the fields of the tools that managed an object before us to our manager; see `managers`.

@@ -33,8 +33,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Where the objects go.
 pub(super) trait Sink: Send + Sync {
+    /// What is kept of an object of a list.
+    type Item: Send;
+    /// An object of a list that is not complete yet: taken at once, because a whole list as it came is large.
+    fn item(&self, object: Value) -> Option<Self::Item>;
     /// A complete list, read at this resource version.
-    fn replace(&self, list: Vec<Value>, version: &str);
+    fn replace(&self, list: Vec<Self::Item>, version: &str);
     /// An object appeared or changed.
     fn seen(&self, object: Value);
     /// An object went away.
@@ -70,7 +74,7 @@ enum End {
 
 impl Watch {
     /// Runs until the sink has seen enough.
-    pub(super) async fn run(mut self, sink: &dyn Sink) {
+    pub(super) async fn run(mut self, sink: &impl Sink) {
         let mut failures = 0u32;
         loop {
             let guard = self.clock.in_flight();
@@ -116,7 +120,7 @@ impl Watch {
     }
 
     /// Hands a complete list to the sink. With a streaming list the watch goes on in the same stream.
-    async fn list(&mut self, sink: &dyn Sink) -> Result<(String, Option<Events>), kube::Error> {
+    async fn list(&mut self, sink: &impl Sink) -> Result<(String, Option<Events>), kube::Error> {
         if self.options.streaming_lists {
             match self.streamed_list(sink).await {
                 Err(error) if matches!(errors::code(&error), Some(400 | 422 | 500)) => {
@@ -130,12 +134,12 @@ impl Watch {
         self.paged_list(sink).await.map(|version| (version, None))
     }
 
-    async fn streamed_list(&self, sink: &dyn Sink) -> Result<(String, Events), kube::Error> {
+    async fn streamed_list(&self, sink: &impl Sink) -> Result<(String, Events), kube::Error> {
         let mut stream = self.open("", true).await?;
         let mut list = Vec::new();
         while let Some(event) = stream.try_next().await? {
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => list.push(object),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => list.extend(sink.item(object)),
                 WatchEvent::Deleted(_) => {}
                 WatchEvent::Bookmark(bookmark) => {
                     if bookmark.metadata.annotations.contains_key("k8s.io/initial-events-end") {
@@ -150,7 +154,7 @@ impl Watch {
         Err(kube::Error::Api(Status::failure(message, "Incomplete").with_code(503).boxed()))
     }
 
-    async fn paged_list(&self, sink: &dyn Sink) -> Result<String, kube::Error> {
+    async fn paged_list(&self, sink: &impl Sink) -> Result<String, kube::Error> {
         let mut list = Vec::new();
         let mut params = ListParams::default().limit(self.options.page_size);
         loop {
@@ -158,7 +162,7 @@ impl Watch {
             let text = self.client.request_text(request).await?;
             let mut page: Value = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
             if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
-                list.extend(items);
+                list.extend(items.into_iter().filter_map(|item| sink.item(item)));
             }
             let text = |field: &str| page.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
             match text("continue").filter(|token| !token.is_empty()) {
@@ -187,7 +191,7 @@ impl Watch {
     /// Follows changes from `version` on, which is moved along.
     async fn follow(
         &self,
-        sink: &dyn Sink,
+        sink: &impl Sink,
         stream: Option<Events>,
         version: &mut String,
         guard: &mut Option<InFlight>,
@@ -245,7 +249,7 @@ impl Watch {
     }
 }
 
-fn deliver(sink: &dyn Sink, item: Result<WatchEvent<Value>, kube::Error>, version: &mut String) -> Option<End> {
+fn deliver(sink: &impl Sink, item: Result<WatchEvent<Value>, kube::Error>, version: &mut String) -> Option<End> {
     match item {
         Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
             follow_version(&object, version);

@@ -1,10 +1,10 @@
 //! The journals of releases under way, and of those that ended and are not published yet.
 //!
 //! They lie in the source's ConfigMap beside the ledger. A tick is not worth a write of its own: ticks are written with
-//! whatever is written next, after [`QUIET`] ticks with one that wrote little else, after [`UNSAVED`] ticks at the latest,
-//! and when the daemon ends. A killed process loses less than that.
+//! whatever is written next, after [`QUIET`] ticks of each release with one that wrote little else, after [`UNSAVED`] of
+//! each at the latest, and when the daemon ends. A killed process loses less than that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{CanaryKey, Digest};
 use crate::rollout::TickRecord;
 
-/// Ticks after which they are saved in any case.
+/// Ticks of each release after which they are saved in any case: a write is as large as the whole memory of the source.
 const UNSAVED: usize = 10;
-/// Ticks after which a tick that moves no traffic saves them.
+/// Ticks of each release after which a tick that moves no traffic saves them.
 const QUIET: usize = 5;
 /// Ticks of one release that are kept; beyond that the oldest but the first go.
 const TICKS: usize = 5000;
@@ -32,6 +32,8 @@ pub(super) struct Journals {
     /// Ticks since the last save.
     #[serde(skip)]
     unsaved: usize,
+    #[serde(skip)]
+    changes: u64,
 }
 
 /// The journal of a release that ended.
@@ -52,7 +54,29 @@ impl Journals {
             ticks.remove(1);
         }
         self.unsaved += 1;
-        self.unsaved >= if quiet { QUIET } else { UNSAVED }
+        self.changes += 1;
+        self.unsaved >= self.running.len() * if quiet { QUIET } else { UNSAVED }
+    }
+
+    /// Takes out what is known of a canary's releases, to be put back should their end not be recorded.
+    pub(super) fn of(&self, canary: &CanaryKey) -> Self {
+        let ticks = self.running.get(canary).map(|ticks| (canary.clone(), ticks.clone()));
+        let finished = self.finished.iter().filter(|journal| journal.canary == *canary);
+        Self { running: ticks.into_iter().collect(), finished: finished.cloned().collect(), ..Self::default() }
+    }
+
+    /// Puts back what [`Journals::of`] took out of the journals of a canary.
+    pub(super) fn put_back(&mut self, canary: &CanaryKey, before: Self) {
+        self.changes += 1;
+        self.running.remove(canary);
+        self.running.extend(before.running);
+        self.finished.retain(|journal| journal.canary != *canary);
+        self.finished.extend(before.finished);
+    }
+
+    /// Grows with every change.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// A release ended; its last tick may have been added before, when the end could not be recorded.
@@ -72,6 +96,13 @@ impl Journals {
         let excess = self.finished.len().saturating_sub(FINISHED);
         self.finished.drain(..excess);
         self.unsaved += 1;
+        self.changes += 1;
+    }
+
+    /// A journal has been published.
+    pub(super) fn forget(&mut self, journal: &FinishedJournal) {
+        self.changes += 1;
+        self.finished.retain(|finished| finished != journal);
     }
 
     /// Whether there is something that a killed process would lose.
@@ -91,23 +122,62 @@ impl Journals {
 
     /// JSON of at most `limit` bytes: of the longest journals the older half goes until it fits.
     pub(super) fn text(&self, limit: usize) -> String {
-        let mut kept = self.clone();
-        loop {
-            let text = serde_json::to_string(&kept).unwrap_or_default();
-            if text.len() <= limit {
-                return text;
-            }
-            let finished = kept.finished.iter_mut().map(|journal| &mut journal.ticks);
-            let longest = kept.running.values_mut().chain(finished).max_by_key(|ticks| ticks.len());
-            match longest.filter(|ticks| ticks.len() > 1) {
-                Some(ticks) => {
-                    let half = ticks.len() / 2;
-                    ticks.drain(..half);
-                }
-                None => return String::new(),
-            }
+        let journals = || self.running.values().chain(self.finished.iter().map(|journal| &journal.ticks));
+        let sizes: Vec<Vec<usize>> = journals().map(|ticks| ticks.iter().map(size).collect()).collect();
+        let frame = Self {
+            running: self.running.keys().map(|canary| (canary.clone(), Vec::new())).collect(),
+            finished: self
+                .finished
+                .iter()
+                .map(|journal| FinishedJournal { ticks: Vec::new(), ..journal.clone() })
+                .collect(),
+            ..Self::default()
+        };
+        let frame = size(&frame);
+        // What each journal begins with, the longest of them on top.
+        let mut from = vec![0; sizes.len()];
+        let mut total = frame + sizes.iter().flatten().map(|size| size + 1).sum::<usize>();
+        let mut longest: BinaryHeap<(usize, usize)> = sizes.iter().map(Vec::len).zip(0..).collect();
+        while total > limit {
+            let Some((length, at)) = longest.pop().filter(|(length, _)| *length > 1) else { return String::new() };
+            let half = from[at] + length / 2;
+            total -= sizes[at][from[at]..half].iter().map(|size| size + 1).sum::<usize>();
+            from[at] = half;
+            longest.push((length - length / 2, at));
+        }
+        let mut from = from.into_iter();
+        let mut rest = |ticks: &[TickRecord]| ticks.iter().skip(from.next().unwrap_or(0)).cloned().collect::<Vec<_>>();
+        let running = self.running.iter().map(|(canary, ticks)| (canary.clone(), rest(ticks))).collect();
+        let finished = self.finished.iter();
+        let finished = finished
+            .map(|journal| FinishedJournal {
+                canary: journal.canary.clone(),
+                started: journal.started,
+                digest: journal.digest.clone(),
+                ticks: rest(&journal.ticks),
+            })
+            .collect();
+        serde_json::to_string(&Self { running, finished, ..Self::default() }).unwrap_or_default()
+    }
+}
+
+/// Bytes of a value as JSON.
+fn size(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
         }
     }
+    let mut count = Count(0);
+    // Counting does not fail.
+    serde_json::to_writer(&mut count, value).ok();
+    count.0
 }
 
 #[cfg(test)]

@@ -26,10 +26,25 @@ struct Slot {
     objects: BTreeSet<Identity>,
 }
 
+impl Slot {
+    fn set(&mut self, times: &mut BTreeSet<(Timestamp, CanaryKey)>, canary: &CanaryKey, due: Option<Timestamp>) {
+        if self.due == due {
+            return;
+        }
+        if let Some(before) = self.due {
+            times.remove(&(before, canary.clone()));
+        }
+        times.extend(due.map(|due| (due, canary.clone())));
+        self.due = due;
+    }
+}
+
 /// Due times and object index of all canaries. Ticks of one canary never overlap.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     slots: BTreeMap<CanaryKey, Slot>,
+    /// The due times of all slots that have one. A slot whose tick is running has none.
+    times: BTreeSet<(Timestamp, CanaryKey)>,
     by_object: HashMap<Identity, BTreeSet<CanaryKey>>,
 }
 
@@ -43,7 +58,7 @@ impl Schedule {
             slot.dirty = true;
             return;
         }
-        slot.due = Some(slot.due.map_or(at, |due| due.min(at)));
+        slot.set(&mut self.times, canary, Some(slot.due.map_or(at, |due| due.min(at))));
     }
 
     /// Somebody wants the canary looked at: now when it is at rest or not known, never before its time when an analysis or
@@ -71,7 +86,9 @@ impl Schedule {
         for canary in canaries {
             match self.slots.get_mut(&canary) {
                 Some(slot) if slot.running => slot.dirty = true,
-                Some(slot) if slot.at_rest => slot.due = Some(slot.due.map_or(now, |due| due.min(now))),
+                Some(slot) if slot.at_rest => {
+                    slot.set(&mut self.times, &canary, Some(slot.due.map_or(now, |due| due.min(now))));
+                }
                 _ => {}
             }
         }
@@ -80,14 +97,16 @@ impl Schedule {
     /// The canaries that are due and not running, marked as running from now on.
     pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<(CanaryKey, Timestamp)> {
         let mut taken = Vec::new();
-        for (canary, slot) in &mut self.slots {
-            if let Some(due) = slot.due.filter(|due| *due <= now && !slot.running) {
+        while let Some((due, canary)) = self.times.first().filter(|(due, _)| *due <= now).cloned() {
+            self.times.pop_first();
+            if let Some(slot) = self.slots.get_mut(&canary) {
                 slot.running = true;
                 slot.dirty = false;
                 slot.due = None;
-                taken.push((canary.clone(), due));
+                taken.push((canary, due));
             }
         }
+        taken.sort();
         taken
     }
 
@@ -102,13 +121,7 @@ impl Schedule {
         let Some(slot) = self.slots.get_mut(canary) else { return };
         slot.running = false;
         slot.at_rest = next.is_none();
-        slot.due = match (slot.due.take(), next) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if slot.dirty && slot.at_rest {
-            slot.due = Some(now);
-        }
+        slot.set(&mut self.times, canary, if slot.dirty && slot.at_rest { Some(now) } else { next });
         let objects: BTreeSet<Identity> = objects.iter().map(identity).collect();
         for gone in slot.objects.difference(&objects) {
             if let Some(canaries) = self.by_object.get_mut(gone) {
@@ -123,7 +136,8 @@ impl Schedule {
 
     /// Forgets a canary that is gone.
     pub(crate) fn forget(&mut self, canary: &CanaryKey) {
-        if let Some(slot) = self.slots.remove(canary) {
+        if let Some(mut slot) = self.slots.remove(canary) {
+            slot.set(&mut self.times, canary, None);
             for object in slot.objects {
                 if let Some(canaries) = self.by_object.get_mut(&object) {
                     canaries.remove(canary);
@@ -137,7 +151,7 @@ impl Schedule {
 
     /// The earliest due time of a canary that is not running.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.slots.values().filter(|slot| !slot.running).filter_map(|slot| slot.due).min()
+        self.times.first().map(|(due, _)| *due)
     }
 }
 

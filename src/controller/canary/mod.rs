@@ -7,6 +7,7 @@ mod measure;
 mod meter;
 mod observe;
 mod record;
+mod targets;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) background: Background,
     pub(crate) meter: Arc<meter::Meter>,
+    pub(crate) targets: Arc<targets::Targets>,
 }
 
 impl Context {
@@ -67,7 +69,8 @@ impl Context {
         };
         let (background, work) = Background::new();
         let meter = Arc::new(meter::Meter::new(ports.telemetry.clone()));
-        (Self { settings, options: Arc::new(options), ports, registry, background, meter }, work)
+        let targets = Arc::default();
+        (Self { settings, options: Arc::new(options), ports, registry, background, meter, targets }, work)
     }
 
     fn provider<'a>(&'a self, canary: &'a CanaryView) -> &'a str {
@@ -140,7 +143,7 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
             change = changes.recv() => match change {
                 Ok(change) => {
                     if change.key.gvk.group_kind() == ("flagger.app", "Canary") {
-                        seen_canary(&context, &mut schedule, &change.key);
+                        seen_canary(&context, &mut schedule, &change.key).await;
                     }
                     schedule.changed(&change.key, clock.now());
                 }
@@ -154,8 +157,11 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
     }
 }
 
-fn seen_canary(context: &Context, schedule: &mut Schedule, key: &ObjectKey) {
+async fn seen_canary(context: &Context, schedule: &mut Schedule, key: &ObjectKey) {
     let canary = CanaryKey::new(key.namespace.as_deref().unwrap_or_default(), &key.name);
+    if let Ok(object) = context.ports.cluster.get(key).await {
+        context.targets.seen(&canary, object.as_deref());
+    }
     if !schedule.knows(&canary) {
         schedule.due(&canary, context.ports.clock.now());
         context.meter.total(schedule.canaries());
@@ -179,8 +185,11 @@ fn first_look(object: &Object, now: Timestamp) -> Timestamp {
 async fn look_at_all(context: &Context, schedule: &mut Schedule) -> Option<Timestamp> {
     match context.ports.cluster.list(&observe::canary_gvk(), None).await {
         Ok(canaries) => {
+            let key = |canary: &Object| CanaryKey::new(canary.namespace().unwrap_or_default(), canary.name());
+            context.targets.only(&canaries.iter().map(|canary| key(canary)).collect());
             for canary in canaries {
-                let key = CanaryKey::new(canary.namespace().unwrap_or_default(), canary.name());
+                let key = key(&canary);
+                context.targets.seen(&key, Some(&canary));
                 schedule.due(&key, first_look(&canary, context.ports.clock.now()));
             }
             context.meter.total(schedule.canaries());
@@ -202,6 +211,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     let object = match context.ports.cluster.get(&key.object_key()).await {
         Ok(Some(object)) => object,
         Ok(None) => {
+            context.targets.seen(&key, None);
             context.registry.gone(&key).await;
             return at_rest(true);
         }
@@ -213,6 +223,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     if context.settings.only_namespace.as_ref().is_some_and(|only| *only != key.namespace) {
         return at_rest(false);
     }
+    context.targets.seen(&key, Some(&object));
     let terminating = object.at("/metadata/deletionTimestamp").is_some();
     let former = || context.registry.former(&key).filter(|_| terminating);
     let owner = context.registry.owner(&key).or_else(former);

@@ -48,7 +48,7 @@ pub(super) fn primary_key(canary: &CanaryView) -> ObjectKey {
 pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Observation) {
     let mut watched = vec![canary.key.object_key(), target_key(&canary), primary_key(&canary)];
     watched.extend(service_keys(&canary));
-    let mut problem = refusal(context, &canary).await.err();
+    let mut problem = refusal(context, &canary).err();
     let (target, primary) = if canary.spec.target_ref.kind == "Deployment" {
         let cluster = &context.ports.cluster;
         (cluster.get(&target_key(&canary)).await, cluster.get(&primary_key(&canary)).await)
@@ -132,29 +132,15 @@ async fn route(router: &dyn TrafficRouter, canary: &CanaryView) -> (Read<crate::
 }
 
 /// Why nothing of this Canary may be touched: another Canary was first on its target.
-async fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
+fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
     use crate::api::Phase;
     if !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
         return Ok(());
     }
-    let gvk = canary.key.object_key().gvk;
-    let others = context.ports.cluster.list(&gvk, Some(&canary.key.namespace)).await.map_err(|e| e.to_string())?;
-    let created = |object: &Object| object.str("/metadata/creationTimestamp").to_owned();
-    let own = others.iter().find(|object| object.name() == canary.key.name).map(|object| created(object));
-    let first = others.iter().find(|other| {
+    context.targets.before(&canary.key).map_or(Ok(()), |first| {
         let target = &canary.spec.target_ref;
-        other.name() != canary.key.name
-            && other.str("/spec/targetRef/kind") == target.kind
-            && other.str("/spec/targetRef/name") == target.name
-            && Some((created(other), other.name())) < own.clone().map(|own| (own, canary.key.name.as_str()))
-    });
-    first.map_or(Ok(()), |first| {
-        Err(format!(
-            "{} {} is released by canary {} already: delete one of the two",
-            canary.spec.target_ref.kind,
-            canary.spec.target_ref.name,
-            first.name()
-        ))
+        let (kind, name) = (&target.kind, &target.name);
+        Err(format!("{kind} {name} is released by canary {first} already: delete one of the two"))
     })
 }
 
