@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 
 use super::kube::{CONFIG_MAPS, Direct};
-use crate::controller::{CONFIRM_PRUNE, state_key};
+use crate::controller::{CONFIRM_PRUNE, state_key, texts};
 use crate::domain::Object;
 use crate::plan::Inventory;
 use crate::release::Ledger;
@@ -43,10 +43,9 @@ impl Memory {
     /// Reads the ConfigMap of a source.
     pub(super) fn parse(object: &Object) -> anyhow::Result<Self> {
         let reading = || format!("reading {}", object.key());
-        let text =
-            |name: &str| object.0.get("data").and_then(|data| data.get(name)).and_then(serde_json::Value::as_str);
-        let ledger = text("ledger.json").map(Ledger::from_json).transpose().with_context(reading)?;
-        let inventory = text("inventory.json").map(serde_json::from_str).transpose().with_context(reading)?;
+        let ledger = texts::ledger(object).map(|text| Ledger::from_json(&text)).transpose().with_context(reading)?;
+        let inventory =
+            texts::inventory(object).map(|text| serde_json::from_str(&text)).transpose().with_context(reading)?;
         Ok(Self {
             ledger: ledger.map(|(ledger, _)| ledger).unwrap_or_default(),
             inventory: inventory.unwrap_or_default(),

@@ -197,7 +197,7 @@ fn tell(source: &Source, sides: &Sides) -> (bool, bool) {
         .manifests
         .iter()
         .filter_map(|manifest| {
-            let object = live.get(&manifest.object.key()).map_or(&manifest.object, |live| live.as_ref());
+            let object = live.get(&manifest.object.key()).map_or(manifest.object.as_ref(), |live| live.as_ref());
             canary(&manifest.object).and_then(|_| canary(object))
         })
         .collect();

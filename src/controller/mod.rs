@@ -15,6 +15,7 @@ mod schedule;
 mod settings;
 mod source;
 mod state;
+pub(crate) mod texts;
 mod wanted;
 mod writer;
 

@@ -21,9 +21,9 @@ impl SourceRender {
         Arc::new(Self { settings, cluster, scopes: Mutex::default() })
     }
 
-    /// Remembers whether objects of a type live in namespaces.
-    pub(crate) fn learn(&self, gvk: Gvk, namespaced: bool) {
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(gvk, namespaced);
+    /// Remembers whether objects of a type live in namespaces. True when that is news.
+    pub(crate) fn learn(&self, gvk: Gvk, namespaced: bool) -> bool {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(gvk, namespaced) != Some(namespaced)
     }
 
     /// Renders a tree as of a commit.

@@ -88,7 +88,7 @@ async fn settle_one(
                 if case.told.as_ref() != Some(head) {
                     let secrets = case.restores.as_ref().map(|promoted| &promoted.commit);
                     if let Some(then) = secrets.and_then(|sha| evidence.rendered(sha, context.render.as_ref()).ok()) {
-                        context.registry.learn(then.objects.values().map(|object| &object.object));
+                        context.registry.learn(then.objects.values().map(|object| &*object.object));
                     }
                     let diff = context.registry.redact(&diff);
                     tracing::warn!(canary = %case.canary, verdict, ?why, "no revert: a person must act\n{diff}");

@@ -7,17 +7,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::journals::{FinishedJournal, Journals};
 use super::judge::{self, Judged, live};
 use super::settings::Ports;
+use super::texts::{self, Texts, TextsError};
 use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, FieldManager, Object, ObjectKey};
 use crate::plan::Inventory;
 use crate::ports::{ClusterError, GitError};
-use crate::release::{self, CaseState, Closed, LEDGER_LIMIT, Ledger, LedgerError};
+use crate::release::{self, CaseState, Closed, Ledger, LedgerError};
 use crate::rollout::{Outcome, ReleaseInfo, TickRecord, Verdict, Version};
 
 /// Annotation of the ConfigMap by which a person confirms a prune: the commit's id.
@@ -25,11 +26,6 @@ pub const CONFIRM_PRUNE: &str = "serin.dev/confirm-prune";
 
 /// Ending of a `serin.dev/rollback` token that leaves Git as it is: the release is condemned and not reverted.
 pub const KEEP_GIT: &str = "-keep-git";
-
-/// Bytes that a ConfigMap takes (Kubernetes: 1 MiB), less some for its names.
-const CONFIG_MAP_LIMIT: usize = 1_040_000;
-/// Bytes of journals in it.
-const JOURNALS_LIMIT: usize = 200_000;
 
 /// Ledger and inventory at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -175,23 +171,23 @@ impl SourceState {
 
     fn parse(&self, object: &Object) -> Result<State, StateError> {
         let mut state = State { inventory: self.inventory(object), ..State::default() };
-        if let Some(text) = data(object, "ledger.json") {
-            let (ledger, warnings) = Ledger::from_json(text)?;
+        if let Some(text) = texts::ledger(object) {
+            let (ledger, warnings) = Ledger::from_json(&text)?;
             for warning in warnings {
                 tracing::warn!(source = self.name, "{warning}");
             }
             state.ledger = ledger;
         }
-        if let Some(text) = data(object, "journals.json") {
-            *self.journals() = Journals::parse(text);
+        if let Some(text) = texts::journals(object) {
+            *self.journals() = Journals::parse(&text);
         }
         Ok(state)
     }
 
     /// The inventory of a ConfigMap. One that cannot be read costs what was to be pruned: it is made anew.
     fn inventory(&self, object: &Object) -> Inventory {
-        let Some(text) = data(object, "inventory.json") else { return Inventory::default() };
-        serde_json::from_str(text).unwrap_or_else(|error| {
+        let Some(text) = texts::inventory(object) else { return Inventory::default() };
+        serde_json::from_str(&text).unwrap_or_else(|error| {
             tracing::error!(object = %self.key, %error, "the inventory is lost; what left Git meanwhile is not pruned");
             Inventory::default()
         })
@@ -297,17 +293,13 @@ impl SourceState {
     }
 
     async fn write_down(&self, state: &mut State) -> Result<(), StateError> {
-        let ledger = state.ledger.to_bounded_json(LEDGER_LIMIT)?;
-        let inventory = serde_json::to_string(&state.inventory).unwrap_or_default();
-        let size = ledger.len() + inventory.len();
-        if size > CONFIG_MAP_LIMIT {
-            return Err(StateError::TooLarge(self.key.clone(), size));
-        }
-        let (journals, changes) = {
-            let journals = self.journals();
-            (journals.text(JOURNALS_LIMIT.min(CONFIG_MAP_LIMIT - size)), journals.changes())
-        };
-        let object = Object(json!({
+        let changes = self.journals().changes();
+        let texts = Texts::new(&mut state.ledger, &state.inventory, |limit| self.journals().text(limit));
+        let texts = texts.map_err(|error| match error {
+            TextsError::Ledger(error) => error.into(),
+            TextsError::TooLarge(size) => StateError::TooLarge(self.key.clone(), size),
+        })?;
+        let mut object = Object(json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
@@ -315,12 +307,11 @@ impl SourceState {
                 "namespace": self.key.namespace,
                 "labels": {"app.kubernetes.io/managed-by": "serin"},
             },
-            "data": {
-                "ledger.json": ledger,
-                "inventory.json": inventory,
-                "journals.json": journals,
-            },
+            "data": texts.data,
         }));
+        if let (false, Some(fields)) = (texts.binary.is_empty(), object.0.as_object_mut()) {
+            fields.insert("binaryData".to_owned(), texts.binary.into());
+        }
         self.ports.cluster.apply(&object, FieldManager::Engine).await?;
         let mut journals = self.journals();
         if journals.changes() == changes {
@@ -479,10 +470,6 @@ impl SourceState {
             self.hurry();
         }
     }
-}
-
-fn data<'a>(object: &'a Object, key: &str) -> Option<&'a str> {
-    object.0.get("data").and_then(|data| data.get(key)).and_then(Value::as_str)
 }
 
 /// What the condition of a canary says whose last failed release was reverted in Git.

@@ -5,8 +5,9 @@
 //! question goes before, once a fetch has worked (see `transport::poll`).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Repository};
+use git2::{AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, Repository};
 
 use super::location::Location;
 use super::mirror::{self, Mirror, Polls};
@@ -37,7 +38,11 @@ impl Mirror {
 
     fn fetch_once(&mut self, references: &[String]) -> Result<Vec<Option<Sha>>, (GitError, bool)> {
         let repository = self.repository().map_err(|error| (error, false))?;
-        if let Some(found) = self.unchanged(&repository, references) {
+        let unchanged = match &self.place.location {
+            Location::File(path) => unchanged_here(&repository, path, references),
+            Location::Http { .. } | Location::Ssh { .. } => self.unchanged(&repository, references),
+        };
+        if let Some(found) = unchanged {
             return Ok(found);
         }
         self.check_local().map_err(|error| (error, false))?;
@@ -84,13 +89,7 @@ impl Mirror {
         let listed = endpoint.poll(references)?;
         self.polls = Polls::Works;
         let found: Vec<Option<Oid>> = references.iter().map(|reference| listed.get(reference).copied()).collect();
-        if found.iter().flatten().any(|id| !mirror::has_trees(repository, *id)) {
-            return None;
-        }
-        for (reference, target) in references.iter().zip(&found) {
-            keep(repository, &mirror::mirrored(reference), *target).ok()?;
-        }
-        commits(repository, &found).ok()
+        kept(repository, references, &found)
     }
 
     /// The address of an endpoint for libgit2; a local repository goes by its path.
@@ -101,6 +100,31 @@ impl Mirror {
             (None, _) => String::new(),
         }
     }
+}
+
+/// The commits of refs that point at what the mirror has already; `None` when something must be downloaded.
+fn kept(repository: &Repository, references: &[String], found: &[Option<Oid>]) -> Option<Vec<Option<Sha>>> {
+    if found.iter().flatten().any(|id| !mirror::has_trees(repository, *id)) {
+        return None;
+    }
+    for (reference, target) in references.iter().zip(found) {
+        keep(repository, &mirror::mirrored(reference), *target).ok()?;
+    }
+    commits(repository, found).ok()
+}
+
+/// Reads the refs of a repository of this machine, which spares the listing of all its refs; `Some` when there is
+/// nothing to take over.
+fn unchanged_here(repository: &Repository, path: &Path, references: &[String]) -> Option<Vec<Option<Sha>>> {
+    let remote = Repository::open(path).ok().filter(|remote| !remote.is_shallow())?;
+    let target = |reference: &String| match remote.refname_to_id(reference) {
+        Ok(id) => Some(Some(id)),
+        Err(error) if error.code() == ErrorCode::NotFound => Some(None),
+        // What is wrong, the long way says.
+        Err(_) => None,
+    };
+    let found: Vec<Option<Oid>> = references.iter().map(target).collect::<Option<_>>()?;
+    kept(repository, references, &found)
 }
 
 /// Lists the remote's refs, downloads what is missing, and returns where the wanted ones point.

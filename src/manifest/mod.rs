@@ -21,6 +21,7 @@ pub use scope::is_builtin_group;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +164,7 @@ pub fn same_object(a: &ObjectKey, b: &ObjectKey) -> bool {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// The object as Git wants it.
-    pub object: Object,
+    pub object: Arc<Object>,
     /// File that holds it, relative to the repository's root.
     pub file: String,
     /// Line of the file (of the template, for `.hbs`) where its document starts, from 1.

@@ -201,7 +201,7 @@ impl Renderer<'_, '_> {
                 };
                 let manifest = Manifest {
                     places: own_places(&object, &map, &prefix),
-                    object,
+                    object: object.into(),
                     file: file.to_owned(),
                     line: map.get(&prefix).map_or(place.line, |place| place.line),
                     inputs: read.inputs.clone(),
@@ -216,7 +216,7 @@ impl Renderer<'_, '_> {
 
     /// Checks the objects one by one and against each other.
     fn finish(mut self) -> ManifestSet {
-        let objects = self.candidates.iter().map(|candidate| &candidate.manifest.object);
+        let objects = self.candidates.iter().map(|candidate| &*candidate.manifest.object);
         let scopes = Scopes::new(objects.clone(), self.input.scope);
         let tracked = tracked(objects);
         let mut first: BTreeMap<ObjectKey, (String, u32)> = BTreeMap::new();
@@ -242,7 +242,7 @@ impl Renderer<'_, '_> {
         first: &mut BTreeMap<ObjectKey, (String, u32)>,
     ) -> Result<Manifest, Refusal> {
         let Candidate { mut manifest, commit_at } = candidate;
-        let mut object = manifest.object.clone();
+        let mut object = Object::clone(&manifest.object);
         let place = Place { line: manifest.line, column: 1 };
         let warnings = [
             check(&mut object, &|pointer| manifest.place(pointer))?,
@@ -251,7 +251,7 @@ impl Renderer<'_, '_> {
         for warning in warnings.into_iter().flatten() {
             self.problems.push(problem(warning, &manifest.file, place));
         }
-        manifest.object = object;
+        manifest.object = object.into();
         commit_allowed(&manifest, &commit_at, tracked)?;
         let mut key = manifest.object.key();
         key.gvk.version.clear();

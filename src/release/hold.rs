@@ -1,5 +1,7 @@
 //! Holding a canary at its promoted release while all else follows the head.
 
+use std::sync::Arc;
+
 use super::Rendered;
 use super::identity::{CONFIG_FIELDS, own_objects};
 use crate::domain::CanaryKey;
@@ -16,15 +18,15 @@ pub fn hold(head: &Rendered, promoted: &Rendered, canary: &CanaryKey) -> Option<
     let old = promoted.objects.get(&then.target)?;
     let target = held.objects.get_mut(&then.target)?;
     if let Some(template) = old.object.at("/spec/template") {
-        *target.object.0.pointer_mut("/spec/template")? = template.clone();
+        *Arc::make_mut(&mut target.object).0.pointer_mut("/spec/template")? = template.clone();
     } else {
-        *target.object.0.get_mut("spec")? = old.object.at("/spec")?.clone();
+        *Arc::make_mut(&mut target.object).0.get_mut("spec")? = old.object.at("/spec")?.clone();
     }
     target.inputs.extend(old.inputs.iter().cloned());
     for key in then.configs.keys() {
         let old = promoted.objects.get(key)?;
         let config = held.objects.entry(key.clone()).or_insert_with(|| old.clone());
-        let Some(fields) = config.object.0.as_object_mut() else { continue };
+        let Some(fields) = Arc::make_mut(&mut config.object).0.as_object_mut() else { continue };
         for field in CONFIG_FIELDS {
             match old.object.0.get(field) {
                 Some(value) => fields.insert(field.to_owned(), value.clone()),

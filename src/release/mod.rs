@@ -18,6 +18,7 @@ mod verdict;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::domain::{Object, ObjectKey, Snapshot};
 
@@ -63,7 +64,7 @@ pub struct Rendered {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RenderedObject {
     /// The object.
-    pub object: Object,
+    pub object: Arc<Object>,
     /// All files whose content can change it: its own file, partials, values (paths from the repository's root).
     pub inputs: BTreeSet<String>,
     /// The file that holds it.

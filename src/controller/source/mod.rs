@@ -287,8 +287,12 @@ async fn pass(context: &SourceContext, memory: &mut Memory) -> Result<Settled, P
         context.registry.own(&context.state, &canaries.keys().cloned().collect());
         apply::apply(context, memory, &head, &set, &canaries, &claims).await?;
     }
-    let set = memory.set.clone().unwrap_or_default();
-    let settled = settle(context, &mut memory.evidence, &head, &rendered(&set)).await?;
+    let settled = if context.state.view().ledger.open_cases().is_empty() {
+        Settled::Done
+    } else {
+        let set = memory.set.clone().unwrap_or_default();
+        settle(context, &mut memory.evidence, &head, &rendered(&set)).await?
+    };
     forget_evidence(context, memory, &head);
     if settled == Settled::Done {
         keep_promoted(context, &mut memory.refs).await;
@@ -340,15 +344,15 @@ async fn read(context: &SourceContext, memory: &mut Memory, head: &Sha) -> Resul
     let mut learned = false;
     for gvk in set.manifests.iter().map(|manifest| manifest.object.gvk()).collect::<BTreeSet<_>>() {
         if let Ok(namespaced) = context.ports.cluster.is_namespaced(&gvk).await {
-            context.render.learn(gvk, namespaced);
-            learned = true;
+            learned |= context.render.learn(gvk, namespaced);
         }
     }
     if learned {
+        drop(set); // two at a time are too much for a large source
         set = context.render.manifests(&snapshot, &head.0);
     }
     let set = Arc::new(set);
-    context.registry.learn(set.manifests.iter().map(|manifest| &manifest.object));
+    context.registry.learn(set.manifests.iter().map(|manifest| &*manifest.object));
     context.state.renders(set.manifests.iter().map(|manifest| identity(&manifest.object.key())).collect());
     memory.head = Some(head.clone());
     memory.set = Some(set.clone());

@@ -29,9 +29,10 @@ pub(super) fn render(snapshot: &Snapshot) -> Rendered {
         match objects {
             Ok(objects) => {
                 for object in objects.into_iter().map(Object) {
-                    rendered
-                        .objects
-                        .insert(object.key(), RenderedObject { object, inputs: inputs.clone(), file: path.clone() });
+                    rendered.objects.insert(
+                        object.key(),
+                        RenderedObject { object: object.into(), inputs: inputs.clone(), file: path.clone() },
+                    );
                 }
             }
             Err(error) => rendered.problems.push(Problem { file: path.clone(), text: format!("{path}:1: {error}") }),
