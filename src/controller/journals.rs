@@ -124,13 +124,15 @@ impl Journals {
     pub(super) fn text(&self, limit: usize) -> String {
         let journals = || self.running.values().chain(self.finished.iter().map(|journal| &journal.ticks));
         let sizes: Vec<Vec<usize>> = journals().map(|ticks| ticks.iter().map(size).collect()).collect();
+        let bare = |journal: &FinishedJournal, ticks| FinishedJournal {
+            canary: journal.canary.clone(),
+            started: journal.started,
+            digest: journal.digest.clone(),
+            ticks,
+        };
         let frame = Self {
             running: self.running.keys().map(|canary| (canary.clone(), Vec::new())).collect(),
-            finished: self
-                .finished
-                .iter()
-                .map(|journal| FinishedJournal { ticks: Vec::new(), ..journal.clone() })
-                .collect(),
+            finished: self.finished.iter().map(|journal| bare(journal, Vec::new())).collect(),
             ..Self::default()
         };
         let frame = size(&frame);
@@ -148,15 +150,7 @@ impl Journals {
         let mut from = from.into_iter();
         let mut rest = |ticks: &[TickRecord]| ticks.iter().skip(from.next().unwrap_or(0)).cloned().collect::<Vec<_>>();
         let running = self.running.iter().map(|(canary, ticks)| (canary.clone(), rest(ticks))).collect();
-        let finished = self.finished.iter();
-        let finished = finished
-            .map(|journal| FinishedJournal {
-                canary: journal.canary.clone(),
-                started: journal.started,
-                digest: journal.digest.clone(),
-                ticks: rest(&journal.ticks),
-            })
-            .collect();
+        let finished = self.finished.iter().map(|journal| bare(journal, rest(&journal.ticks))).collect();
         serde_json::to_string(&Self { running, finished, ..Self::default() }).unwrap_or_default()
     }
 }

@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        let (mut ledger, inventory) = memory(8000);
+        let (mut ledger, inventory) = memory(3000);
         let result = Texts::new(&mut ledger, &inventory, |_| String::new());
         assert!(matches!(result, Err(TextsError::TooLarge(_))), "{result:?}");
     }
