@@ -45,7 +45,7 @@ pub(super) async fn apply(
     let settings = &context.source.settings;
     let by_hand = context.state.prune_confirmed(&head.0).await;
     let confirmed = by_hand || allows_prune(&memory.message, &settings.name);
-    let plan = {
+    let mut plan = {
         let policy = Policy {
             source: &settings.name,
             prune: settings.prune,
@@ -56,6 +56,7 @@ pub(super) async fn apply(
         let lookup = |key: &ObjectKey| live.get(key).cloned().flatten();
         plan(set, &lookup, &view.inventory, &canaries, &policy, Some(head))
     };
+    drop(live);
     context.state.update(|state| state.inventory = plan.inventory_union.clone()).await?;
     if !set.has_errors() {
         end_orphans(context, memory.rebuilt, wanted).await?;
@@ -70,7 +71,7 @@ pub(super) async fn apply(
     });
     outcome.restores = back.map(|case| case.canary.clone()).collect();
     let applying = context.registry.apply(runs.keys().chain(promoted.keys()).cloned().collect());
-    let carried = carry_out(context, set, &plan, &held, &mut outcome).await;
+    let carried = carry_out(context, set, std::mem::take(&mut plan.waves), &held, &mut outcome).await;
     let targets: BTreeSet<ObjectKey> = canaries.iter().map(target_key).collect();
     let workload = |key: &&ObjectKey| ["Deployment", "StatefulSet", "DaemonSet"].contains(&key.gvk.kind.as_str());
     let changed = carried.changed.iter().filter(workload).filter(|key| !targets.contains(key));
@@ -178,35 +179,36 @@ struct Carried {
     refused: bool,
 }
 
-/// Applies the plan wave by wave. An object that fails does not stop the others of its wave, nor later waves.
+/// Applies a plan wave by wave; each change is dropped when it is done, since all of them are as large as the source.
+/// An object that fails does not stop the others of its wave, nor later waves.
 async fn carry_out(
     context: &SourceContext,
     set: &ManifestSet,
-    plan: &Plan,
+    waves: Vec<Vec<Change>>,
     held: &BTreeSet<ObjectKey>,
     outcome: &mut HeadOutcome,
 ) -> Carried {
     let cluster = &context.ports.cluster;
     let mut carried = Carried::default();
     let count = |result: &str| context.ports.telemetry.applied(&context.source.settings.name, result, 1);
-    for change in plan.waves.iter().flatten() {
+    for change in waves.into_iter().flatten() {
         match change {
             Change::Apply { object, action, force, .. } => {
                 let key = object.key();
                 if held.contains(&key) {
                     continue;
                 }
-                let mut result = cluster.apply(object, FieldManager::Applier).await;
-                if let (Err(ClusterError::Refused { code: 422, .. }), true) = (&result, *force) {
+                let mut result = cluster.apply(&object, FieldManager::Applier).await;
+                if let (Err(ClusterError::Refused { code: 422, .. }), true) = (&result, force) {
                     result = match cluster.delete(&key, None).await {
-                        Ok(()) => cluster.apply(object, FieldManager::Applier).await,
+                        Ok(()) => cluster.apply(&object, FieldManager::Applier).await,
                         Err(error) => Err(error),
                     };
                 }
                 match result {
                     Ok(_) => {
                         tracing::info!(source = context.source.settings.name, object = %key, "applied");
-                        count(if *action == Action::Create { "created" } else { "updated" });
+                        count(if action == Action::Create { "created" } else { "updated" });
                         carried.changed.insert(key.clone());
                         carried.settled.insert(key);
                     }
@@ -217,7 +219,7 @@ async fn carry_out(
                     }
                 }
             }
-            Change::Prune { key, uid } => match prune(context, key, uid).await {
+            Change::Prune { key, uid } => match prune(context, &key, &uid).await {
                 Ok(()) => {
                     tracing::info!(source = context.source.settings.name, object = %key, "pruned");
                     count("pruned");
@@ -229,7 +231,7 @@ async fn carry_out(
             },
             Change::Unchanged { key } => {
                 count("unchanged");
-                carried.settled.insert(key.clone());
+                carried.settled.insert(key);
             }
             Change::Skip { .. } => {}
         }
