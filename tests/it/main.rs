@@ -5,6 +5,7 @@ mod cli;
 mod cluster;
 mod cost;
 mod demo;
+mod fidelity;
 mod forge;
 mod git;
 mod hooks;

@@ -1,0 +1,69 @@
+//! Pods on a server that has no nodes: bound, started, ready and ended by a loop, without a process.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, ResourceExt as _};
+use serde_json::json;
+use serin::sandbox::workloads::behaviour::BEHAVIOUR;
+
+const NODE: &str = "fidelity";
+
+/// Plays until it is dropped. A pod whose behaviour says `never-ready` runs and is never ready.
+///
+/// # Errors
+/// When the pods cannot be listed.
+pub(crate) async fn play(client: kube::Client) -> anyhow::Result<()> {
+    loop {
+        let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
+        for pod in pods {
+            // Somebody else may have changed it meanwhile: the next round sees that.
+            if let Err(error) = attend(&client, &pod).await {
+                eprintln!("pod {}: {error:#}", pod.name_any());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn attend(client: &kube::Client, pod: &Pod) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    let name = pod.name_any();
+    let spec = pod.spec.clone().unwrap_or_default();
+    if pod.metadata.deletion_timestamp.is_some() {
+        pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        return Ok(());
+    }
+    if spec.node_name.is_none() {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
+        });
+        let path = format!("/api/v1/namespaces/{}/pods/{name}/binding", pod.namespace().unwrap_or_default());
+        let request = http::Request::post(path).header("content-type", "application/json");
+        client.request_text(request.body(binding.to_string().into_bytes())?).await?;
+        return Ok(());
+    }
+    if pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")) {
+        return Ok(());
+    }
+    let ready = !pod.annotations().get(BEHAVIOUR).is_some_and(|text| text.contains("never-ready"));
+    let state = if ready { "True" } else { "False" };
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let containers = spec.containers.iter().map(|container| {
+        json!({
+            "name": container.name, "image": container.image, "imageID": "", "ready": ready, "started": true,
+            "restartCount": 0, "state": {"running": {"startedAt": now}},
+        })
+    });
+    let status = json!({"status": {
+        "phase": "Running", "podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}], "hostIP": "10.244.0.1",
+        "startTime": now, "containerStatuses": containers.collect::<Vec<_>>(),
+        "conditions": (["PodScheduled", "Initialized", "ContainersReady", "Ready"]).map(|kind| {
+            let status = if kind.ends_with("Ready") { state } else { "True" };
+            json!({"type": kind, "status": status, "lastTransitionTime": now})
+        }),
+    }});
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+#![expect(clippy::unwrap_used, reason = "a conversation that cannot be read stops its test")]
+//! The sandbox answers as a real API server does: `tests/fidelity`.
+
+#[path = "../fidelity/mod.rs"]
+mod suite;
+
+use std::sync::Arc;
+
+use serin::domain::Object;
+use serin::sandbox::{Sandbox, api};
+use serin::sim::clock::SimClock;
+
+use suite::{Server, differences};
+
+/// Holds a conversation with a new sandbox.
+fn answers(name: &str) -> anyhow::Result<String> {
+    let clock = Arc::new(SimClock::new("2026-01-05T08:00:00Z".parse().unwrap()));
+    clock.runtime()?.block_on(async {
+        let sandbox = Sandbox::new(clock.clone(), 1);
+        for definition in serin::api::crd::all() {
+            sandbox.store.write(Object(definition), "kubectl").unwrap();
+        }
+        let store = sandbox.store.clone();
+        let server = Server {
+            client: api::client(&store, "default"),
+            clock: clock.clone(),
+            compact: Box::new(move || {
+                store.compact();
+                Box::pin(std::future::ready(Ok(())))
+            }),
+            suffix: String::new(),
+        };
+        let store = sandbox.store.clone();
+        tokio::select! {
+            answers = suite::hold(&server, name) => answers,
+            () = sandbox.run() => anyhow::bail!("the sandbox stopped"),
+            () = clock.run(|| store.pending_watch_events() == 0) => anyhow::bail!("the clock stopped"),
+        }
+    })
+}
+
+#[test]
+fn the_sandbox_answers_as_a_real_server() {
+    let wanted = std::env::var("FIDELITY").unwrap_or_default();
+    let mut problems = String::new();
+    for name in suite::names().unwrap().iter().filter(|name| name.contains(&wanted)) {
+        let compared = answers(name).and_then(|answered| {
+            if let Ok(folder) = std::env::var("FIDELITY_OUT") {
+                std::fs::write(format!("{folder}/{name}.txt"), &answered)?;
+            }
+            let changes = differences::compare(name, &suite::expected(name)?, &answered, differences::DIFFERENCES);
+            anyhow::ensure!(changes.is_empty(), "- real server, + sandbox\n{changes}");
+            Ok(())
+        });
+        if let Err(error) = compared {
+            problems.push_str(&format!("{name}: {error:#}\n"));
+        }
+    }
+    assert!(problems.is_empty(), "{problems}");
+}
+
+/// Needs a real API server and controller manager, and its etcd: `FIDELITY_KUBECONFIG`, `FIDELITY_ETCD`.
+#[tokio::test]
+#[ignore = "talks to a real cluster; the test bed runs it"]
+async fn a_real_server_answers_as_recorded() {
+    suite::real(&std::env::var("FIDELITY_KUBECONFIG").unwrap(), &std::env::var("FIDELITY_ETCD").unwrap())
+        .await
+        .unwrap();
+}
