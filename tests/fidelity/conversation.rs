@@ -15,6 +15,9 @@ pub(crate) struct Conversation {
     /// Whether `metadata.managedFields` are shown.
     #[serde(default)]
     pub(crate) fields: bool,
+    /// Parts that are not shown of any answer, by JSON pointer.
+    #[serde(default)]
+    pub(crate) hide: Vec<String>,
     /// The requests.
     pub(crate) steps: Vec<Step>,
 }
@@ -31,7 +34,7 @@ pub(crate) struct Step {
     /// Content type: `apply`, `merge`, `strategic`, `json-patch`, or a media type.
     #[serde(default, rename = "type")]
     pub(crate) kind: String,
-    /// `table`, `metadata`, `aggregated`, or a media type.
+    /// `table`, `metadata`, `metadata-list`, `aggregated`, or a media type.
     #[serde(default)]
     pub(crate) accept: String,
     /// The body as YAML.
@@ -72,6 +75,7 @@ impl Step {
             "" => "application/json",
             "table" => "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
             "metadata" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json",
+            "metadata-list" => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json",
             "aggregated" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
             other => other,
         }

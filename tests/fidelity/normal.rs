@@ -4,7 +4,9 @@
 //! * a resourceVersion is `#N`, the Nth that was seen of its object; that of a list is `<now>` unless something newer
 //!   was seen before it (`<past>`)
 //! * times, IP addresses, node ports, ages and continue tokens are `<time>`, `<micro>`, `<ip>`, `<port>`, `<age>`, `<token>`
-//! * `managedFields` are sorted by manager, operation and subresource
+//! * `managedFields` are sorted by manager, operation and subresource; those of controllers are left out, who write when
+//!   they come to it
+//! * the causes of a refusal are sorted, and not repeated in its message: the real server has no order there
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -136,6 +138,7 @@ impl Names {
         match value {
             Value::Object(map) => {
                 self.rename_versions(map);
+                sort_causes(map);
                 if self.fields {
                     if let Some(Value::Array(entries)) = map.get("managedFields") {
                         let entries = by_manager(entries);
@@ -198,6 +201,9 @@ fn by_manager(entries: &[Value]) -> Value {
     let mut named = Map::new();
     for entry in entries {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("manager") == "kube-controller-manager" {
+            continue;
+        }
         let name = format!("{} {} {}", text("manager"), text("operation"), text("subresource"));
         let mut fields = vec![];
         paths(entry.get("fieldsV1").unwrap_or(&Value::Null), "", &mut fields);
@@ -214,6 +220,19 @@ fn paths(fields: &Value, above: &str, found: &mut Vec<Value>) {
     match fields.as_object().filter(|map| !map.is_empty()) {
         None => found.push(above.trim_start().into()),
         Some(map) => map.iter().for_each(|(key, below)| paths(below, &format!("{above} {key}"), found)),
+    }
+}
+
+fn sort_causes(status: &mut Map<String, Value>) {
+    let Some(causes) = status.get_mut("details").and_then(|details| details.get_mut("causes")?.as_array_mut()) else {
+        return;
+    };
+    let invalid = causes.iter().all(|cause| cause["reason"] != "FieldManagerConflict");
+    if causes.len() > 1 && invalid {
+        causes.sort_by_key(Value::to_string);
+        let message = status.get("message").and_then(Value::as_str).unwrap_or_default();
+        let start = message.split(": [").next().unwrap_or_default().to_owned();
+        status.insert("message".to_owned(), format!("{start}: [<causes>]").into());
     }
 }
 

@@ -32,7 +32,13 @@ struct Answer {
 /// When the server cannot be talked to, or what a step waits for does not happen.
 pub(crate) async fn play(server: &Server, name: &str, talk: &Conversation) -> anyhow::Result<String> {
     let namespace = format!("fid-{}{}", name.replace('_', "-"), server.suffix);
-    let mut player = Player { server, names: Names::new(&namespace, talk.fields), saved: BTreeMap::new(), namespace };
+    let mut player = Player {
+        server,
+        names: Names::new(&namespace, talk.fields),
+        hide: &talk.hide,
+        saved: BTreeMap::new(),
+        namespace,
+    };
     player.make_namespace().await?;
     let mut transcript = String::new();
     for step in &talk.steps {
@@ -47,6 +53,7 @@ pub(crate) async fn play(server: &Server, name: &str, talk: &Conversation) -> an
 struct Player<'a> {
     server: &'a Server,
     names: Names,
+    hide: &'a [String],
     saved: BTreeMap<String, Value>,
     namespace: String,
 }
@@ -83,7 +90,7 @@ impl Player<'_> {
             writeln!(text, "{}", self.names.text(&answer.text))?;
         }
         for value in &answer.body {
-            text.push_str(&self.names.show(value, step.only.as_deref(), &step.hide));
+            text.push_str(&self.names.show(value, step.only.as_deref(), &[self.hide, &step.hide].concat()));
         }
         if let Some(name) = &step.save {
             self.saved.insert(name.clone(), answer.body.first().cloned().unwrap_or_default());
