@@ -19,6 +19,10 @@ fn from_status(key: &ObjectKey, doing: &str, status: &Status) -> ClusterError {
         404 => missing(key, status),
         409 => ClusterError::Conflict { key: key.clone(), message },
         code @ 400..=499 if !passing(code, &message) => ClusterError::Refused { key: key.clone(), code, message },
+        // An applied field that the type does not have, or of another type: the server calls that its own error.
+        500 if message.starts_with("failed to create typed patch object") => {
+            ClusterError::Refused { key: key.clone(), code: 500, message }
+        }
         _ => ClusterError::Unavailable { doing: format!("{doing} {key}"), message },
     }
 }
@@ -83,6 +87,10 @@ mod tests {
             (
                 json!({"code": 404, "reason": "NotFound", "message": "m", "details": {"name": "test", "kind": "namespaces"}}),
                 "Namespace test not found",
+            ),
+            (
+                json!({"code": 500, "message": "failed to create typed patch object (test/podinfo; apps/v1, Kind=Deployment): .spec.sise: field not declared in schema"}),
+                "Deployment test/podinfo refused: failed to create typed patch object (test/podinfo; apps/v1, Kind=Deployment): .spec.sise: field not declared in schema",
             ),
             (
                 json!({"code": 404, "message": "404 page not found"}),

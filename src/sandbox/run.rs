@@ -130,6 +130,11 @@ impl Sandbox {
                     self.store.write_status(&key, status, MANAGER).map(drop).map_err(|error| error.to_string());
                 (key, result)
             }
+            Write::Annotate { key, name, value } => {
+                let result =
+                    self.store.annotate(&key, name, &value, MANAGER).map(drop).map_err(|error| error.to_string());
+                (key, result)
+            }
             Write::Delete(key) => {
                 let result = self.store.delete(&key).map_err(|error| error.to_string());
                 (key, result)

@@ -188,6 +188,23 @@ impl Store {
         state.delete(&res, ns, &key.name, &DeleteOptions::default()).map(drop)
     }
 
+    /// Sets an annotation through the status subresource, as the Deployment controller does.
+    ///
+    /// # Errors
+    /// What the API would answer.
+    pub fn annotate(&self, key: &ObjectKey, name: &str, value: &str, manager: &str) -> Result<Arc<Object>, ApiError> {
+        let mut state = self.lock();
+        let res = state.served(&key.gvk.group, &key.gvk.kind)?;
+        let ns = key.namespace.as_deref().unwrap_or_default();
+        let write = Write { part: Part::Status, ..Write::new(&res, &key.gvk.version, ns, &key.name, manager) };
+        state.patch(&write, PatchKind::Merge, &json!({ "metadata": { "annotations": { name: value } } }))
+    }
+
+    /// Whether any type of a group is served.
+    pub(crate) fn serves(&self, group: &str) -> bool {
+        self.lock().registry.has_group(group)
+    }
+
     /// Every change from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {
         self.lock().changes.subscribe()

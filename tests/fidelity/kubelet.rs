@@ -1,4 +1,5 @@
-//! Pods on a server that has no nodes: bound, started, ready and ended by a loop, without a process.
+//! Pods of a node that does not exist: started, ready and ended by a loop, without a process. They name the node
+//! themselves, so that no scheduler is needed, and a real kubelet leaves them alone.
 
 use std::time::Duration;
 
@@ -30,18 +31,12 @@ async fn attend(client: &kube::Client, pod: &Pod) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let name = pod.name_any();
     let spec = pod.spec.clone().unwrap_or_default();
-    if pod.metadata.deletion_timestamp.is_some() {
-        pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+    // Pods for other nodes, or for a scheduler, are somebody else's.
+    if spec.node_name.as_deref() != Some(NODE) {
         return Ok(());
     }
-    if spec.node_name.is_none() {
-        let binding = json!({
-            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
-        });
-        let path = format!("/api/v1/namespaces/{}/pods/{name}/binding", pod.namespace().unwrap_or_default());
-        let request = http::Request::post(path).header("content-type", "application/json");
-        client.request_text(request.body(binding.to_string().into_bytes())?).await?;
+    if pod.metadata.deletion_timestamp.is_some() {
+        pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
         return Ok(());
     }
     if pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")) {

@@ -102,18 +102,23 @@ pub(crate) fn expected(name: &str) -> anyhow::Result<String> {
 /// What differs, or could not be asked.
 pub(crate) async fn check_real(server: &Server, wanted: &[String]) -> anyhow::Result<()> {
     let record = std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always");
+    let names = names()?;
+    let chosen = names.iter().filter(|name| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
+    // What disturbs the others goes last.
+    let (last, first): (Vec<_>, Vec<_>) = chosen.partition(|name| name.as_str() == "compaction");
     let mut problems = Vec::new();
-    for name in names()?.iter().filter(|name| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()))) {
-        let compared = async {
+    for names in [first, last] {
+        let compared = names.into_iter().map(async |name| {
             let answered = hold(server, name).await?;
             if record {
                 return Ok(std::fs::write(folder().join("transcripts").join(format!("{name}.txt")), &answered)?);
             }
             let changes = differences::compare(name, &expected(name)?, &answered, &[]);
-            anyhow::ensure!(changes.is_empty(), "{changes}");
+            anyhow::ensure!(changes.is_empty(), "{name}:\n{changes}");
             Ok(())
-        };
-        problems.extend(compared.await.err().map(|error| format!("{name}: {error:#}")));
+        });
+        let compared = futures::future::join_all(compared).await;
+        problems.extend(compared.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")));
     }
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
     Ok(())

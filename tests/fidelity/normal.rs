@@ -6,7 +6,8 @@
 //! * times, IP addresses, node ports, ages and continue tokens are `<time>`, `<micro>`, `<ip>`, `<port>`, `<age>`, `<token>`
 //! * `managedFields` are sorted by manager, operation and subresource; those of controllers are left out, who write when
 //!   they come to it
-//! * the causes of a refusal are sorted, and not repeated in its message: the real server has no order there
+//! * the types of a discovery document are sorted
+//! * the causes of a refusal are sorted, each once, and not repeated in its message: the real server has no order there
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -23,6 +24,9 @@ static MICRO: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d{4}-\d\d-\d\dT\d\d:
 static TIME: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"));
 static IP: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b"));
 static VERSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)(resource ?version[^0-9]{1,40})\d+( \(\d+\))?"));
+static SET: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"((?:ReplicaSet|replica set) "[a-z0-9-]+)-[a-z0-9<>-]{5,10}""#));
+static CURRENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"current: \d+"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(\d+[dhms]){1,2}$"));
 
 /// The names given so far.
@@ -103,6 +107,8 @@ impl Names {
         for (made, name) in &self.made {
             text = text.replace(made, name);
         }
+        let text = SET.replace_all(&text, "$1-<hash>\"");
+        let text = CURRENT.replace_all(&text, "current: <version>");
         let text = UID.replace_all(&text, |found: &Captures<'_>| {
             self.uids.get(&found[0]).cloned().unwrap_or_else(|| "<uid>".to_owned())
         });
@@ -139,6 +145,7 @@ impl Names {
             Value::Object(map) => {
                 self.rename_versions(map);
                 sort_causes(map);
+                sort_types(map);
                 if self.fields {
                     if let Some(Value::Array(entries)) = map.get("managedFields") {
                         let entries = by_manager(entries);
@@ -224,15 +231,24 @@ fn paths(fields: &Value, above: &str, found: &mut Vec<Value>) {
 }
 
 fn sort_causes(status: &mut Map<String, Value>) {
-    let Some(causes) = status.get_mut("details").and_then(|details| details.get_mut("causes")?.as_array_mut()) else {
+    let refused = status.get("reason") != Some(&Value::from("Conflict"));
+    let Some(causes) =
+        status.get_mut("details").filter(|_| refused).and_then(|details| details.get_mut("causes")?.as_array_mut())
+    else {
         return;
     };
-    let invalid = causes.iter().all(|cause| cause["reason"] != "FieldManagerConflict");
-    if causes.len() > 1 && invalid {
-        causes.sort_by_key(Value::to_string);
+    causes.sort_by_key(Value::to_string);
+    causes.dedup();
+    if causes.len() > 1 {
         let message = status.get("message").and_then(Value::as_str).unwrap_or_default();
         let start = message.split(": [").next().unwrap_or_default().to_owned();
         status.insert("message".to_owned(), format!("{start}: [<causes>]").into());
+    }
+}
+
+fn sort_types(document: &mut Map<String, Value>) {
+    if let Some(Value::Array(types)) = document.get_mut("resources") {
+        types.sort_by_key(|one| one["name"].to_string());
     }
 }
 

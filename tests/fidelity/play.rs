@@ -79,6 +79,9 @@ impl Player<'_> {
                 write!(text, " {name} {value}")?;
             }
         }
+        if !step.note.is_empty() {
+            write!(text, " ({})", step.note)?;
+        }
         writeln!(text, "\n{}", answer.code)?;
         for warning in &answer.warnings {
             writeln!(text, "warning: {}", self.names.text(warning))?;

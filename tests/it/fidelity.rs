@@ -39,15 +39,17 @@ fn answers(name: &str) -> anyhow::Result<String> {
     })
 }
 
+/// What every conversation is expected to be, and what the sandbox answers.
+fn all() -> anyhow::Result<Vec<(String, String, String)>> {
+    suite::names()?.into_iter().map(|name| Ok((name.clone(), suite::expected(&name)?, answers(&name)?))).collect()
+}
+
 #[test]
 fn the_sandbox_answers_as_a_real_server() {
     let wanted = std::env::var("FIDELITY").unwrap_or_default();
     let mut problems = String::new();
     for name in suite::names().unwrap().iter().filter(|name| name.contains(&wanted)) {
         let compared = answers(name).and_then(|answered| {
-            if let Ok(folder) = std::env::var("FIDELITY_OUT") {
-                std::fs::write(format!("{folder}/{name}.txt"), &answered)?;
-            }
             let changes = differences::compare(name, &suite::expected(name)?, &answered, differences::DIFFERENCES);
             anyhow::ensure!(changes.is_empty(), "- real server, + sandbox\n{changes}");
             Ok(())
@@ -57,6 +59,25 @@ fn the_sandbox_answers_as_a_real_server() {
         }
     }
     assert!(problems.is_empty(), "{problems}");
+}
+
+#[test]
+fn every_listed_difference_is_one() {
+    assert_eq!(differences::idle(&all().unwrap()), Vec::<&str>::new());
+}
+
+#[test]
+fn generated_list_of_differences_is_in_the_page() {
+    const MARKS: (&str, &str) = ("<!-- differences: generated -->\n", "<!-- end -->");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sandbox.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = page.split_once(MARKS.0).unwrap();
+    let (_, tail) = rest.split_once(MARKS.1).unwrap();
+    let wanted = format!("{head}{}{}{}{tail}", MARKS.0, differences::page(), MARKS.1);
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    assert!(page == wanted, "the list in docs/sandbox.md is old: run with INSTA_UPDATE=always");
 }
 
 /// Needs a real API server and controller manager, and its etcd: `FIDELITY_KUBECONFIG`, `FIDELITY_ETCD`.

@@ -330,6 +330,40 @@ fn container(container: &mut Value) {
     }
 }
 
+const METADATA: &[&str] = &[
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Drops what no object's metadata have; the dropped paths.
+pub(crate) fn prune_metadata(value: &mut Value) -> Vec<String> {
+    let mut unknown = vec![];
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|name, _| {
+            let known = METADATA.contains(&name.as_str());
+            if !known {
+                unknown.push(format!("metadata.{name}"));
+            }
+            known
+        });
+        metadata.remove("selfLink");
+    }
+    unknown
+}
+
 /// Everything in which a built-in object is invalid; `old` is what it replaces.
 pub(crate) fn validate(res: &Resource, new: &Object, old: Option<&Object>) -> Vec<Problem> {
     let mut problems = vec![];
@@ -361,14 +395,23 @@ fn workload(new: &Object, old: Option<&Object>, problems: &mut Vec<Problem>) {
     }
     let empty = Map::new();
     let labels = new.at("/spec/template/metadata/labels").and_then(Value::as_object).unwrap_or(&empty);
+    let unfit = |problems: &mut Vec<Problem>| {
+        let shown = new.at("/spec/template/metadata/labels").cloned().unwrap_or_default();
+        let why = "`selector` does not match template `labels`";
+        problems.push(Problem::invalid("spec.template.metadata.labels", &shown, why));
+    };
     match new.at("/spec/selector").filter(|s| s.as_object().is_some_and(|s| !s.is_empty())) {
-        None => problems.push(Problem::required("spec.selector", "")),
+        None => {
+            problems.push(Problem::required("spec.selector", ""));
+            unfit(problems);
+            if old.is_some() {
+                problems.push(Problem::invalid("spec.selector", &Value::Null, "field is immutable"));
+            }
+        }
         Some(selector) => {
             let wanted = selector.get("matchLabels").and_then(Value::as_object).unwrap_or(&empty);
             if wanted.iter().any(|(k, v)| labels.get(k) != Some(v)) {
-                let why = "`selector` does not match template `labels`";
-                let shown = Value::Object(labels.clone());
-                problems.push(Problem::invalid("spec.template.metadata.labels", &shown, why));
+                unfit(problems);
             }
             if old.is_some_and(|old| old.at("/spec/selector") != Some(selector)) {
                 problems.push(Problem::invalid("spec.selector", selector, "field is immutable"));
@@ -429,7 +472,7 @@ fn check_service(new: &Object, old: Option<&Object>, problems: &mut Vec<Problem>
     let before = old.map(|old| old.str("/spec/clusterIP")).filter(|ip| !ip.is_empty());
     if before.is_some_and(|before| before != new.str("/spec/clusterIP")) && new.str("/spec/type") != "ExternalName" {
         let ip = new.at("/spec/clusterIP").cloned().unwrap_or_default();
-        problems.push(Problem::invalid("spec.clusterIPs[0]", &ip, "may not change once set"));
+        problems.push(Problem::invalid("spec.clusterIPs[0]", &json!([ip]), "may not change once set"));
     }
     if !is_dns_label(new.name()) || new.name().starts_with(|c: char| c.is_ascii_digit()) {
         problems.push(Problem::invalid("metadata.name", &new.name().into(), RFC1035_LABEL));
@@ -470,6 +513,26 @@ pub(crate) fn validate_metadata(res: &Resource, object: &Object) -> Vec<Problem>
         problems.push(Problem::invalid("metadata.name", &name.into(), RFC1123_LABEL));
     } else if name.len() > 253 || !name.split('.').all(is_dns_label) {
         problems.push(Problem::invalid("metadata.name", &name.into(), RFC1123_SUBDOMAIN));
+    }
+    for (i, finalizer) in object.at("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().enumerate()
+    {
+        let name = finalizer.as_str().unwrap_or_default();
+        // Only built-in types insist on a domain.
+        if res.custom.is_none()
+            && !name.contains('/')
+            && !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes")
+        {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            problems.push(Problem::invalid(format!("metadata.finalizers[{i}]"), finalizer, why));
+        }
+    }
+    for owner in object.at("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+                let field = format!("metadata.ownerReferences.{field}");
+                problems.push(Problem::invalid(field, &"".into(), "must not be empty"));
+            }
+        }
     }
     for (field, list) in [("labels", object.labels()), ("annotations", object.annotations())] {
         for (key, value) in list {

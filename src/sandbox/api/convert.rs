@@ -71,9 +71,11 @@ pub(crate) fn scale(res: &Resource, object: &Object) -> Value {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
+    // Go leaves out a zero.
+    let wanted = Some(number(paths.map(|p| p.spec.as_str()))).filter(|n| *n != 0);
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
-        "spec": { "replicas": number(paths.map(|p| p.spec.as_str())) },
+        "spec": wanted.map_or_else(|| json!({}), |n| json!({ "replicas": n })),
         "status": status,
     })
 }

@@ -67,8 +67,11 @@ impl State {
         let live = self.get(res, ns, name).cloned();
         let live = live.ok_or_else(|| ApiError::not_found(&res.group, &res.plural, name))?;
         let refuse = |what: &str, want: &str, have: &str| {
-            let why = format!("Precondition failed: {what} in precondition: {want}, {what} in object meta: {have}");
-            Err(ApiError::conflict(&res.group, &res.plural, name, &why))
+            let happened = if what == "UID" { "deleted and then recreated" } else { "modified" };
+            let why = format!(
+                "the {what} in the precondition ({want}) does not match the {what} in record ({have}). The object might have been {happened}"
+            );
+            Err(ApiError::conflict(&res.group, &res.kind, name, &why))
         };
         if let Some(want) = options.uid.as_deref().filter(|want| *want != live.uid()) {
             return refuse("UID", want, live.uid());
@@ -103,7 +106,10 @@ impl State {
         let place = (res.storage_name(), ns.to_owned(), name.to_owned());
         Ok(match self.at(&place) {
             Some(still) => Deleted::Waiting(still.clone()),
-            None if res.is("", "Namespace") => Deleted::Waiting(marked),
+            // Where a controller of a real cluster would remove a finalizer, the answer shows it still.
+            None if res.is("", "Namespace") || options.propagation != Propagation::Background => {
+                Deleted::Waiting(marked)
+            }
             None => Deleted::Gone(marked),
         })
     }
@@ -116,7 +122,9 @@ impl State {
         self.amend(res, live, |value| {
             if value["metadata"].get("deletionTimestamp").is_none() {
                 value["metadata"]["deletionTimestamp"] = now.into();
-                value["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+                if !res.is("", "Namespace") {
+                    value["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+                }
                 if let Some(generation) = value.pointer("/metadata/generation").and_then(Value::as_i64) {
                     value["metadata"]["generation"] = (generation + 1).into();
                 }

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::types::{Registry, Resource, version_rank};
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Of custom types, in the order of the server that serves them.
+const CUSTOM_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const PART_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// `/version`.
@@ -63,6 +65,10 @@ pub(crate) fn group(registry: &Registry, name: &str) -> Option<Value> {
     Some(document)
 }
 
+fn verbs(resource: &Resource) -> &'static [&'static str] {
+    if resource.custom.is_some() { CUSTOM_VERBS } else { VERBS }
+}
+
 fn of_version<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Resource> {
     registry
         .all()
@@ -75,7 +81,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
     let mut list: Vec<Value> = vec![];
     for r in of_version(registry, group, version) {
         let mut entry = json!({
-            "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": VERBS,
+            "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": verbs(r),
         });
         if !r.short.is_empty() {
             entry["shortNames"] = json!(r.short);
@@ -119,7 +125,7 @@ pub(crate) fn aggregated(registry: &Registry, core: bool, version: &str) -> Valu
                     json!({ "version": v, "resources": resources, "freshness": "Current" })
                 })
                 .collect();
-            let mut meta = json!({ "creationTimestamp": null });
+            let mut meta = json!({});
             if !name.is_empty() {
                 meta["name"] = name.clone().into();
             }
@@ -142,7 +148,7 @@ fn aggregated_resource(r: &Resource, version: &str) -> Value {
     }
     let mut entry = json!({
         "resource": r.plural, "responseKind": kind, "scope": if r.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": r.singular, "verbs": VERBS,
+        "singularResource": r.singular, "verbs": verbs(r),
     });
     for (field, list) in
         [("shortNames", json!(r.short)), ("categories", json!(r.categories)), ("subresources", parts.into())]

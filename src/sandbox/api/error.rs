@@ -58,8 +58,8 @@ impl ApiError {
         let listed = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
         let kind_name = qualified(group, kind);
         let mut details = json!({ "name": name, "group": group, "kind": kind });
-        if group.is_empty() {
-            details.as_object_mut().map(|d| d.remove("group"));
+        if let Some(details) = details.as_object_mut() {
+            details.retain(|_, text| text != "");
         }
         details["causes"] =
             problems.iter().map(|p| json!({ "reason": p.reason, "message": p.message, "field": p.field })).collect();

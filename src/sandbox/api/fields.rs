@@ -195,7 +195,10 @@ impl FieldSet {
             if set.member {
                 out.push(path.to_owned());
             }
-            for (key, below) in &set.children {
+            // As the server lists them: what is held itself before what lies deeper.
+            let (shallow, deep): (Vec<_>, Vec<_>) =
+                set.children.iter().partition(|(_, below)| below.children.is_empty());
+            for (key, below) in shallow.into_iter().chain(deep) {
                 let part = match key.split_at_checked(2) {
                     Some(("f:", name)) => format!(".{name}"),
                     Some(("k:", keys)) => {

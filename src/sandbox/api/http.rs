@@ -16,13 +16,14 @@ use serde_json::{Value, json};
 use super::convert;
 use super::delete::{DeleteOptions, Deleted, Propagation};
 use super::error::{ApiError, qualified};
-use super::route::{Target, agent, document, json_response, target};
+use super::options;
+use super::route::{self, Target, agent, document, json_response, target};
 use super::selector::Selector;
 use super::state::State;
 use super::types::Resource;
 use super::view::{Format, Include, View};
 use super::watch::{Frame, WatchStream, Watcher};
-use super::write::{Part, PatchKind, Write};
+use super::write::{FieldCheck, Part, PatchKind, Write};
 use crate::domain::Object;
 use crate::sandbox::store::{EventKind, Fault, FaultAction, RequestKind, Store};
 
@@ -70,6 +71,9 @@ pub(crate) async fn answer(Extract(door): Extract<Door>, request: Request) -> Re
         other => return document(&store, other, &parts.headers),
     };
     let Some(target) = path else { return ApiError::no_such_path().into_response() };
+    if !target.group.is_empty() && !store.serves(&target.group) && !LEFT_OUT.contains(&target.group.as_str()) {
+        return route::no_page();
+    }
     let call = Call { method: parts.method, target, query, headers: parts.headers, body, waited_for };
     match call.run(&store) {
         Ok(response) => response,
@@ -155,24 +159,38 @@ impl Call {
             other => {
                 let what = format!("{} of {}", other, res.plural);
                 let known = res.custom.is_none() && !matches!(other, "status" | "scale");
-                return Err(if known { ApiError::not_simulated(&what) } else { ApiError::no_such_path() });
+                return Err(match known {
+                    true => ApiError::not_simulated(&what),
+                    false if res.custom.is_some() => ApiError::not_found(&res.group, &res.plural, &target.name),
+                    false => ApiError::no_such_path(),
+                });
             }
         };
+        // Apply has no default manager.
+        let manager = if self.verb() == "apply" { self.param("fieldManager") } else { self.manager() };
+        options::check(self.verb(), &self.query)?;
+        self.check_accept()?;
         let write = Write {
             part,
             dry_run: !self.param("dryRun").is_empty(),
             force: self.flag("force"),
-            strict: self.param("fieldValidation") == "Strict",
-            ..Write::new(&res, &target.version, &target.ns, &target.name, self.manager())
+            fields: match self.param("fieldValidation") {
+                "Strict" => FieldCheck::Strict,
+                "Ignore" => FieldCheck::Ignore,
+                _ => FieldCheck::Warn,
+            },
+            ..Write::new(&res, &target.version, &target.ns, &target.name, manager)
         };
-        match self.verb() {
+        let answer = match self.verb() {
             "watch" => self.watch(state, &res),
             "get" => {
                 let object = state.live(&write)?;
                 Ok(json_response(StatusCode::OK, self.shown(state, &res, part, &object)))
             }
             "list" => self.list(state, &res),
-            "create" if part != Part::Main => Err(self.not_allowed()),
+            // A POST to an object or its parts, a PUT or PATCH to all of a type.
+            "create" if !target.name.is_empty() => Err(self.not_allowed()),
+            "update" | "patch" | "apply" if target.name.is_empty() => Err(self.not_allowed()),
             "create" => {
                 let object = state.create(&write, self.read_body()?)?;
                 Ok(json_response(StatusCode::CREATED, self.shown(state, &res, part, &object)))
@@ -185,23 +203,23 @@ impl Call {
             }
             "patch" | "apply" => {
                 let existed = state.get(&res, &target.ns, &target.name).is_some();
-                let write = self.named_applier(write);
-                let object = state.patch(&write, self.patch_kind()?, &self.read_body()?)?;
+                let kind = self.patch_kind(&res)?;
+                let object = state.patch(&write, kind, &self.read_body()?)?;
                 let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
                 Ok(json_response(code, self.shown(state, &res, part, &object)))
             }
             "delete" => self.delete(state, &res),
+            "deletecollection" if res.is("", "Namespace") => Err(self.not_allowed()),
             "deletecollection" => self.delete_collection(state, &res),
             _ => Err(self.not_allowed()),
-        }
-    }
-
-    /// Apply has no default manager.
-    fn named_applier<'a>(&'a self, mut write: Write<'a>) -> Write<'a> {
-        if self.verb() == "apply" {
-            write.manager = self.param("fieldManager");
-        }
-        write
+        };
+        answer.map(|mut answer| {
+            for warning in write.warnings.take() {
+                let text = format!("299 - {}", Value::from(warning));
+                answer.headers_mut().extend(text.parse().ok().map(|value| (header::WARNING, value)));
+            }
+            answer
+        })
     }
 
     fn not_allowed(&self) -> ApiError {
@@ -209,13 +227,32 @@ impl Call {
         ApiError::new(405, "MethodNotAllowed", message).with_details(json!({}))
     }
 
+    fn check_accept(&self) -> Result<(), ApiError> {
+        let accept = self.header(header::ACCEPT);
+        if accept.is_empty()
+            || ["json", "yaml", "protobuf", "*/*", "application/*"].iter().any(|known| accept.contains(known))
+        {
+            return Ok(());
+        }
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        Err(ApiError::new(406, "NotAcceptable", message).with_details(json!({})))
+    }
+
     fn read_body(&self) -> Result<Value, ApiError> {
         if self.header(header::CONTENT_TYPE).contains("protobuf") {
             let read = super::protobuf::read(&self.body);
             return read.map_err(|message| ApiError::new(415, "UnsupportedMediaType", message));
         }
+        let kind = self.header(header::CONTENT_TYPE);
+        if !kind.contains("json") && !kind.contains("yaml") && !kind.is_empty() {
+            return Err(unknown_format(&[
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+            ]));
+        }
         let json = serde_json::from_slice(&self.body);
-        if json.is_ok() || !self.header(header::CONTENT_TYPE).contains("yaml") {
+        if json.is_ok() || !kind.contains("yaml") {
             return json
                 .map_err(|e| ApiError::bad_request(format!("couldn't get version/kind; json parse error: {e}")));
         }
@@ -223,16 +260,21 @@ impl Call {
         serde_saphyr::from_str(text).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))
     }
 
-    fn patch_kind(&self) -> Result<PatchKind, ApiError> {
+    fn patch_kind(&self, res: &Resource) -> Result<PatchKind, ApiError> {
         let kind = self.header(header::CONTENT_TYPE);
         Ok(match kind.split(';').next().unwrap_or_default() {
             "application/apply-patch+yaml" => PatchKind::Apply,
             "application/json-patch+json" => PatchKind::Json,
             "application/merge-patch+json" => PatchKind::Merge,
-            "application/strategic-merge-patch+json" => PatchKind::Strategic,
+            "application/strategic-merge-patch+json" if res.custom.is_none() => PatchKind::Strategic,
+            "application/strategic-merge-patch+json" => {
+                let known =
+                    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+                return Err(unknown_format(&known));
+            }
             _ => {
-                let message = format!("the body of the request was in an unknown format: {kind}");
-                return Err(ApiError::new(415, "UnsupportedMediaType", message));
+                let error = ApiError::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+                return Err(error.with_details(json!({})));
             }
         })
     }
@@ -272,7 +314,7 @@ impl Call {
     fn list(&self, state: &State, res: &Arc<Resource>) -> Result<Response, ApiError> {
         let selector = self.selector(res)?;
         let cursor = self.cursor(state)?;
-        let asked = self.param("resourceVersion").parse::<u64>().unwrap_or(0);
+        let asked = options::revision(self.param("resourceVersion"))?;
         if asked > state.revision {
             return Err(too_large(asked, state.revision));
         }
@@ -305,8 +347,11 @@ impl Call {
             return Ok(None);
         }
         let read = || serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).ok()?).ok();
-        let cursor: (u64, String, String) =
-            read().ok_or_else(|| ApiError::bad_request("continue key is not valid: cannot be decoded"))?;
+        let cursor: (u64, String, String) = read().ok_or_else(|| {
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: illegal base64 data at input byte 0",
+            )
+        })?;
         if cursor.0 < state.floor() {
             let message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.";
             return Err(ApiError::expired(message));
@@ -317,11 +362,12 @@ impl Call {
     fn watch(&self, state: &mut State, res: &Arc<Resource>) -> Result<Response, ApiError> {
         let selector = self.selector(res)?;
         let initial = self.flag("sendInitialEvents");
-        if initial && self.param("resourceVersionMatch") != "NotOlderThan" {
-            let message = "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            return Err(ApiError::new(422, "Invalid", message));
-        }
-        let from = self.param("resourceVersion").parse::<u64>().unwrap_or(0);
+        let from = options::revision(self.param("resourceVersion")).map_err(|error| ApiError {
+            code: 500,
+            reason: "",
+            message: error.message.replace("invalid resource version: ", ""),
+            ..error
+        })?;
         let bookmarks = self.flag("allowWatchBookmarks");
         let pending = if self.waited_for { state.pending.clone() } else { Arc::default() };
         let watcher = Arc::new(Watcher::new(res, &self.target.ns, selector.clone(), pending));
@@ -407,6 +453,12 @@ impl Call {
     }
 }
 
+fn unknown_format(known: &[&str]) -> ApiError {
+    let known = known.join(", ");
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {known}");
+    ApiError::new(415, "UnsupportedMediaType", message)
+}
+
 /// Groups and core types of real servers that the sandbox leaves out.
 const LEFT_OUT: &[&str] = &[
     "admissionregistration.k8s.io",
@@ -441,7 +493,7 @@ fn require_version(res: &Resource, write: &Write<'_>, body: &Value) -> Result<()
     let message = "Invalid value: 0: must be specified for an update".to_owned();
     let field = "metadata.resourceVersion".to_owned();
     let problem = super::error::Problem { field, reason: "FieldValueInvalid", message };
-    Err(ApiError::invalid(&res.group, &res.kind, write.name, &[problem]))
+    Err(ApiError::invalid(&res.group, &res.plural, write.name, &[problem]))
 }
 
 fn too_large(asked: u64, current: u64) -> ApiError {

@@ -8,6 +8,7 @@ mod discovery;
 pub mod error;
 mod fields;
 pub(crate) mod http;
+mod options;
 mod owners;
 mod patch;
 mod protobuf;

@@ -190,6 +190,8 @@ pub(crate) fn record(live: &Value, new: &Value, res: &Resource, writer: Writer<'
     owners
 }
 
+const BEFORE: &str = "before-first-apply";
+
 /// Server-side apply: the merged object, and its owners.
 ///
 /// # Errors
@@ -204,6 +206,10 @@ pub(crate) fn apply(
     let shape = shape(res);
     let set = ownable(FieldSet::applied(config, shape), res);
     let mut owners = read(live);
+    if owners.is_empty() && live.pointer("/metadata/uid").is_some() {
+        // Fields from before anybody was recorded belong to an owner of this name.
+        owners = record(&json!({ "metadata": {} }), live, res, Writer { manager: BEFORE, subresource: "", ..writer });
+    }
     let is_me =
         |owner: &Owner| owner.applied && owner.manager == writer.manager && owner.subresource == writer.subresource;
     let mine = owners.iter().position(is_me).map(|at| owners.remove(at));

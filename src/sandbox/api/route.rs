@@ -77,8 +77,17 @@ pub(super) fn document(store: &Store, segments: &[&str], headers: &HeaderMap) ->
     };
     match found {
         Some(found) => json_response(StatusCode::OK, found.to_string()),
-        None => ApiError::no_such_path().into_response(),
+        None if segments.first() == Some(&"apis") && segments.get(1).is_some_and(|group| registry.has_group(group)) => {
+            ApiError::no_such_path().into_response()
+        }
+        None => no_page(),
     }
+}
+
+/// What a path answers that belongs to no part of the server.
+pub(super) fn no_page() -> Response {
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "404 page not found\n")
+        .into_response()
 }
 
 /// The first word of the user agent.

@@ -92,9 +92,14 @@ pub(super) fn keep_other_part(write: &Write<'_>, live: &Object, value: &mut Valu
         return;
     }
     let status = if write.part == Part::Status {
-        // Built-in types let a status write change annotations too; nobody here does.
         let status = take(value, "status");
+        // The Deployment controller writes the revision this way: no new generation follows.
+        let annotations = metadata(value).get("annotations").cloned();
         *value = live.0.clone();
+        if write.res.is("apps", "Deployment") {
+            metadata(value)["annotations"] = annotations.unwrap_or_default();
+            tidy(value);
+        }
         status
     } else {
         live.0.get("status").cloned()

@@ -92,7 +92,20 @@ pub(crate) fn default(value: &mut Value, schema: &Value) {
 pub(crate) fn validate(value: &Value, schema: &Value) -> Vec<Problem> {
     let mut problems = vec![];
     check(value, schema, "", &mut problems);
+    // What the server says in place of the rules in CEL, which it does not ask about a broken object.
+    if !problems.is_empty() && has_rules(schema) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        problems.push(Problem::invalid("<nil>", &Value::Null, why));
+    }
     problems
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
 }
 
 fn check(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
@@ -100,7 +113,7 @@ fn check(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>)
         return;
     }
     if !has_type(value, schema) {
-        let wanted = schema.get("type").and_then(Value::as_str).unwrap_or("integer or string");
+        let wanted = schema.get("type").and_then(Value::as_str).unwrap_or("integer,string");
         problems.push(Problem::type_invalid(
             path,
             value,
@@ -161,16 +174,16 @@ fn check_string(text: &str, value: &Value, schema: &Value, path: &str, problems:
     if let Some(min) = limit(schema, "minLength").filter(|min| length < *min) {
         problems.push(Problem::invalid(path, value, &format!("{} should be at least {min} chars long", body(path))));
     }
+    // The first complaint about a text is the only one.
     if let Some(max) = limit(schema, "maxLength").filter(|max| length > *max) {
         let message = format!("Too long: may not be more than {max} bytes");
         problems.push(Problem { field: path.to_owned(), reason: "FieldValueTooLong", message });
-    }
-    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str).filter(|p| !matches(p, text)) {
+    } else if let Some(pattern) = schema.get("pattern").and_then(Value::as_str).filter(|p| !matches(p, text)) {
         problems.push(Problem::invalid(path, value, &format!("{} should match '{pattern}'", body(path))));
     }
     if schema.get("format").and_then(Value::as_str) == Some("date-time") && text.parse::<jiff::Timestamp>().is_err() {
-        let why = format!("{} must be of type date-time: {value}", body(path));
-        problems.push(Problem::invalid(path, value, &why));
+        let message = format!("Invalid value: {value}: {} must be of type date-time: {value}", body(path));
+        problems.push(Problem { field: path.to_owned(), reason: "FieldValueTypeInvalid", message });
     }
 }
 
@@ -276,18 +289,18 @@ fn check_logic(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Pro
     let empty = Value::from("");
     if branches("anyOf").is_some_and(|all| !all.iter().any(fits)) {
         let why = format!("\"{shown}\" must validate at least one schema (anyOf)");
-        problems.push(Problem::invalid(path, &empty, &why));
+        problems.push(Problem::invalid("<nil>", &empty, &why));
     }
     if let Some(count) = branches("oneOf").map(|all| all.iter().filter(|s| fits(s)).count()).filter(|n| *n != 1) {
         let found = if count == 0 { "none valid".to_owned() } else { format!("{count} valid alternatives") };
         let why = format!("\"{shown}\" must validate one and only one schema (oneOf). Found {found}");
-        problems.push(Problem::invalid(path, &empty, &why));
+        problems.push(Problem::invalid("<nil>", &empty, &why));
     }
     for one in branches("allOf").into_iter().flatten() {
         check(value, one, path, problems);
     }
     if schema.get("not").is_some_and(fits) {
         let why = format!("\"{shown}\" must not validate the schema (not)");
-        problems.push(Problem::invalid(path, &empty, &why));
+        problems.push(Problem::invalid("<nil>", &empty, &why));
     }
 }

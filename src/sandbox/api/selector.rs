@@ -30,6 +30,10 @@ impl Selector {
         let mut selector = Self::default();
         for part in split(labels) {
             let unreadable = || ApiError::bad_request(format!("unable to parse requirement: {part}"));
+            if part.trim().starts_with('=') {
+                let message = format!("found '{}', expected: !, identifier, or 'end of string'", part.trim());
+                return Err(ApiError::bad_request(message));
+            }
             selector.labels.push(requirement(part.trim()).ok_or_else(unreadable)?);
         }
         for part in fields.split(',').filter(|p| !p.is_empty()) {

@@ -18,6 +18,8 @@ const BUILT_IN: &[(&str, &[(&str, &str)])] = &[
             ("Age", "#age"),
             ("~IP", ".status.podIP"),
             ("~Node", ".spec.nodeName"),
+            ("~Nominated Node", ".status.nominatedNodeName"),
+            ("~Readiness Gates", ".spec.readinessGates"),
         ],
     ),
     (
@@ -66,6 +68,9 @@ const BUILT_IN: &[(&str, &[(&str, &str)])] = &[
             ("Available", "#.status.numberAvailable"),
             ("Node Selector", "#nodes"),
             ("Age", "#age"),
+            ("~Containers", "#containers"),
+            ("~Images", "#images"),
+            ("~Selector", "#match"),
         ],
     ),
     ("ConfigMap", &[("Data", "#data"), ("Age", "#age")]),
@@ -76,7 +81,7 @@ const BUILT_IN: &[(&str, &[(&str, &str)])] = &[
         &[
             ("Reference", "#reference"),
             ("Targets", "#targets"),
-            ("MinPods", "#.spec.minReplicas"),
+            ("MinPods", "#least"),
             ("MaxPods", "#.spec.maxReplicas"),
             ("Replicas", "#.status.currentReplicas"),
             ("Age", "#age"),
@@ -93,9 +98,19 @@ const BUILT_IN: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("Lease", &[("Holder", ".spec.holderIdentity"), ("Age", "#age")]),
-    ("CustomResourceDefinition", &[("Created At", ".metadata.creationTimestamp")]),
+    ("CustomResourceDefinition", &[("Created At", "#created")]),
+    ("Role", &[("Created At", "#created")]),
+    ("ClusterRole", &[("Created At", "#created")]),
     ("Job", &[("Status", "#job-status"), ("Completions", "#completions"), ("Age", "#age")]),
-    ("ServiceAccount", &[("Secrets", "#secrets"), ("Age", "#age")]),
+    (
+        "PodDisruptionBudget",
+        &[
+            ("Min Available", "#minimum"),
+            ("Max Unavailable", "#maximum"),
+            ("Allowed Disruptions", "#disruptions"),
+            ("Age", "#age"),
+        ],
+    ),
 ];
 
 fn column(name: &str, type_: &str, path: &str) -> Column {
@@ -136,8 +151,13 @@ pub(crate) fn columns(res: &Resource, version: &str) -> Vec<Column> {
     let mut columns = vec![name];
     match BUILT_IN.iter().find(|(kind, _)| *kind == res.kind) {
         Some((_, cells)) => columns.extend(cells.iter().map(|(name, path)| {
-            let type_ =
-                if path.starts_with("#.") || matches!(*path, "#data" | "#secrets") { "integer" } else { "string" };
+            let counts = matches!(res.kind.as_str(), "ReplicaSet" | "DaemonSet") && path.starts_with("#.");
+            let type_ = match *path {
+                "#disruptions" => "integer",
+                "#created" => "date",
+                _ if counts => "integer",
+                _ => "string",
+            };
             column(name, type_, path)
         })),
         None => columns.push(age),
@@ -309,10 +329,14 @@ fn computed(what: &str, object: &Object, now: Timestamp) -> Value {
             let count = |pointer: &str| object.at(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len);
             (count("/data") + count("/binaryData")).into()
         }
-        "secrets" => array(object, "/secrets").len().into(),
+        "created" => object.str("/metadata/creationTimestamp").into(),
+        "minimum" => object.at("/spec/minAvailable").map_or_else(|| "N/A".to_owned(), plain).into(),
+        "maximum" => object.at("/spec/maxUnavailable").map_or_else(|| "N/A".to_owned(), plain).into(),
+        "disruptions" => number("/status/disruptionsAllowed").into(),
         "reference" => {
             format!("{}/{}", object.str("/spec/scaleTargetRef/kind"), object.str("/spec/scaleTargetRef/name")).into()
         }
+        "least" => number("/spec/minReplicas").to_string().into(),
         "targets" => hpa_targets(object).into(),
         "hosts" => {
             let hosts = joined(array(object, "/spec/rules"), "host");

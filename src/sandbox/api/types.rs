@@ -272,6 +272,11 @@ impl Registry {
         found.versions.iter().any(|v| v == version).then_some(found)
     }
 
+    /// Whether any type of a group is served.
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        self.all().any(|resource| resource.group == group)
+    }
+
     /// By group and kind, whatever the version.
     pub(crate) fn kind(&self, group: &str, kind: &str) -> Option<&Arc<Resource>> {
         self.by_kind.get(&(group.to_owned(), kind.to_owned()))

@@ -86,7 +86,13 @@ impl Watcher {
             EventKind::Deleted if was || is => EventKind::Deleted,
             EventKind::Added | EventKind::Modified if is && was => EventKind::Modified,
             EventKind::Added | EventKind::Modified if is => EventKind::Added,
-            EventKind::Added | EventKind::Modified if was => EventKind::Deleted,
+            EventKind::Added | EventKind::Modified if was => {
+                // What leaves the selection is shown as it was in it.
+                let mut last = past.before.as_deref().cloned().unwrap_or_else(|| Object::clone(&past.object));
+                last.0["metadata"]["resourceVersion"] = past.revision.to_string().into();
+                self.send(Frame::Object(EventKind::Deleted, Arc::new(last)));
+                return true;
+            }
             _ => return true,
         };
         self.send(Frame::Object(kind, past.object.clone()));

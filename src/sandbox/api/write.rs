@@ -1,5 +1,6 @@
 //! Creating and changing objects: the order of steps that every write goes through.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -47,7 +48,17 @@ pub(crate) struct Write<'a> {
     pub(crate) manager: &'a str,
     pub(crate) dry_run: bool,
     pub(crate) force: bool,
-    pub(crate) strict: bool,
+    pub(crate) fields: FieldCheck,
+    /// Said to the client besides the answer.
+    pub(crate) warnings: RefCell<Vec<String>>,
+}
+
+/// What happens when a body has fields that its type does not know: `fieldValidation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldCheck {
+    Ignore,
+    Warn,
+    Strict,
 }
 
 /// The forms of a patch.
@@ -60,14 +71,10 @@ pub(crate) enum PatchKind {
 }
 
 impl<'a> Write<'a> {
-    pub(crate) const fn new(
-        res: &'a Arc<Resource>,
-        version: &'a str,
-        ns: &'a str,
-        name: &'a str,
-        manager: &'a str,
-    ) -> Self {
-        Self { res, version, ns, name, part: Part::Main, manager, dry_run: false, force: false, strict: false }
+    pub(crate) fn new(res: &'a Arc<Resource>, version: &'a str, ns: &'a str, name: &'a str, manager: &'a str) -> Self {
+        let warnings = RefCell::new(vec![]);
+        let fields = FieldCheck::Ignore;
+        Self { res, version, ns, name, part: Part::Main, manager, dry_run: false, force: false, fields, warnings }
     }
 
     fn writer<'b>(&'b self, api_version: &'b str, now: &'b str) -> Writer<'b> {
@@ -88,11 +95,13 @@ impl<'a> Write<'a> {
         if !value.is_object() {
             return Err(ApiError::bad_request("the body is not an object"));
         }
-        if text("/kind").is_empty() {
+        // A built-in type is known by the address.
+        let untyped = text("/kind").is_empty() && text("/apiVersion").is_empty() && self.res.custom.is_none();
+        if text("/kind").is_empty() && !untyped {
             return Err(ApiError::bad_request(format!("Object 'Kind' is missing in '{value}'")));
         }
         let (expected, given) = (self.res.api_version(self.version), text("/apiVersion"));
-        if expected != given || text("/kind") != self.res.kind {
+        if !untyped && (expected != given || text("/kind") != self.res.kind) {
             let message = if expected == given {
                 format!("the kind in the data ({}) does not match the expected kind ({})", text("/kind"), self.res.kind)
             } else {
@@ -119,27 +128,29 @@ impl<'a> Write<'a> {
     fn normalise(&self, value: &mut Value) -> Result<(), ApiError> {
         value["apiVersion"] = self.res.storage_api_version().into();
         value["kind"] = self.res.kind.clone().into();
-        let mut unknown = vec![];
+        let mut unknown = builtin::prune_metadata(value);
         if let Some(schema) = self.res.schema() {
             schema::prune(value, schema, &mut unknown);
             schema::default(value, schema);
         } else if self.res.custom.is_none() {
-            let refused = |why: String| {
-                let kind = &self.res.kind;
-                ApiError::bad_request(format!(
-                    "{kind} in version \"{}\" cannot be handled as a {kind}: {why}",
-                    self.version
-                ))
-            };
-            builtin::decode(self.res, value, &mut unknown).map_err(refused)?;
+            builtin::decode(self.res, value, &mut unknown).map_err(|why| self.cannot_handle(&why))?;
             builtin::default(self.res, value);
         }
-        if self.strict && !unknown.is_empty() {
-            let fields: Vec<String> = unknown.iter().map(|f| format!("unknown field \"{f}\"")).collect();
-            let message = format!("strict decoding error: {}", fields.join(", "));
-            return Err(ApiError::bad_request(message));
+        unknown.sort();
+        let unknown: Vec<String> = unknown.iter().map(|f| format!("unknown field \"{f}\"")).collect();
+        match self.fields {
+            FieldCheck::Strict if !unknown.is_empty() => {
+                return Err(self.cannot_handle(&format!("strict decoding error: {}", unknown.join(", "))));
+            }
+            FieldCheck::Warn => *self.warnings.borrow_mut() = unknown,
+            _ => {}
         }
         Ok(())
+    }
+
+    fn cannot_handle(&self, why: &str) -> ApiError {
+        let (kind, version) = (&self.res.kind, self.version);
+        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
     }
 
     fn validate(&self, new: &Object, old: Option<&Object>) -> Result<(), ApiError> {
@@ -151,6 +162,12 @@ impl<'a> Write<'a> {
         }
         if problems.is_empty() { Ok(()) } else { Err(self.invalid(new.name(), &problems)) }
     }
+}
+
+/// Whether a body says that nobody owns anything: entries of `managedFields`, all empty.
+fn clears_owners(body: &Value) -> bool {
+    let entries = body.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries.is_some_and(|entries| entries.iter().all(|entry| entry.as_object().is_some_and(Map::is_empty)))
 }
 
 /// An applied null states nothing.
@@ -230,9 +247,6 @@ impl State {
         let name = text(meta, "name").to_owned();
         tidy(&mut value);
         self.check_namespace(write, &name)?;
-        if self.get(res, write.ns, &name).is_some() {
-            return Err(ApiError::already_exists(&res.group, &res.plural, &name));
-        }
         if res.status {
             take(&mut value, "status");
         }
@@ -240,6 +254,9 @@ impl State {
         write.normalise(&mut value)?;
         fresh_status(res, &mut value);
         write.validate(&Object(value.clone()), None)?;
+        if self.get(res, write.ns, &name).is_some() {
+            return Err(ApiError::already_exists(&res.group, &res.plural, &name));
+        }
         let api_version = res.api_version(write.version);
         let owners = applied.unwrap_or_else(|| {
             let empty = json!({ "metadata": {} });
@@ -282,10 +299,7 @@ impl State {
             return self.update_scale(write, &live, &body);
         }
         write.check_identity(&body)?;
-        let reset = body
-            .pointer("/metadata/managedFields")
-            .and_then(Value::as_array)
-            .is_some_and(|entries| entries.iter().all(|entry| entry.as_object().is_some_and(Map::is_empty)));
+        let reset = clears_owners(&body);
         convert::to_storage(write.res, &mut body);
         self.store_changed(write, &live, body, None, reset)
     }
@@ -330,6 +344,12 @@ impl State {
         value["metadata"]["resourceVersion"] = Value::Null;
         let before = value.clone();
         match kind {
+            PatchKind::Merge if !body.is_object() => {
+                let what = if body.is_array() { "array" } else { "scalar" };
+                return Err(ApiError::bad_request(format!(
+                    "error decoding patch: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+                )));
+            }
             PatchKind::Merge => patch::merge(&mut value, body),
             PatchKind::Json => {
                 value["metadata"]["resourceVersion"] = live.resource_version().into();
@@ -339,7 +359,7 @@ impl State {
                 let message = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
                 return Err(ApiError::new(415, "UnsupportedMediaType", message));
             }
-            _ => patch::strategic(&mut value, body, owners::shape(write.res)),
+            _ => patch::strategic(&mut value, body, owners::shape(write.res))?,
         }
         if write.part == Part::Scale {
             return self.update_scale(write, &live, &value);
@@ -347,9 +367,19 @@ impl State {
         if value == before {
             return Ok(live);
         }
+        let reset = clears_owners(&value);
         write.check_identity(&value)?;
         convert::to_storage(write.res, &mut value);
-        self.store_changed(write, &live, value, None, false)
+        let shown = value.to_string();
+        self.store_changed(write, &live, value, None, reset).map_err(|error| {
+            // What cannot be read is a mistake of the patch.
+            if error.message.contains(" cannot be handled as a ") {
+                let why = error.message.split_once(": ").map_or(error.message.as_str(), |(_, why)| why);
+                ApiError::invalid("", "", "", &[Problem::invalid("patch", &shown.into(), why)])
+            } else {
+                error
+            }
+        })
     }
 
     fn apply(&mut self, write: &Write<'_>, body: &Value) -> Result<Arc<Object>, ApiError> {
@@ -361,6 +391,15 @@ impl State {
             let live = self.live(write)?;
             return self.update_scale(write, &live, body);
         }
+        let word = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default();
+        if write.res.api_version(write.version) == word("apiVersion") || word("kind").is_empty() {
+            if word("kind") != write.res.kind {
+                let version = word("apiVersion");
+                let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+                let message = format!("invalid object type: {version}, Kind={}", word("kind"));
+                return Err(ApiError::bad_request(message));
+            }
+        }
         write.check_identity(body)?;
         let mut config = body.clone();
         strip_nulls(&mut config);
@@ -368,18 +407,22 @@ impl State {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         metadata(&mut config)["name"] = write.name.into();
-        if let Some(schema) = write.res.schema() {
-            let mut unknown = vec![];
-            schema::prune(&mut config, schema, &mut unknown);
-            if let Some(field) = unknown.first() {
-                let place =
-                    if write.ns.is_empty() { write.name.to_owned() } else { format!("{}/{}", write.ns, write.name) };
-                let (group, version, kind) = (&write.res.group, write.version, &write.res.kind);
-                let message = format!(
-                    "failed to create typed patch object ({place}; {group}/{version}, Kind={kind}): .{field}: field not declared in schema"
-                );
-                return Err(ApiError::new(500, "", message));
+        // The merge knows the fields of a type, and refuses others whatever `fieldValidation` says.
+        let mut unknown = vec![];
+        let read = match write.res.schema() {
+            Some(schema) => {
+                schema::prune(&mut config, schema, &mut unknown);
+                Ok(())
             }
+            None => builtin::decode(write.res, &mut config.clone(), &mut unknown),
+        };
+        let undeclared = unknown.first().map(|field| format!(".{field}: field not declared in schema"));
+        if let Some(why) = undeclared.or(read.err()) {
+            let (group, version, kind) = (&write.res.group, write.version, &write.res.kind);
+            let place = format!("{}/{}", text(metadata(&mut config), "namespace"), write.name);
+            let message =
+                format!("failed to create typed patch object ({place}; {group}/{version}, Kind={kind}): {why}");
+            return Err(ApiError::new(500, "", message));
         }
         if write.res.custom.is_none() {
             builtin::quantities_as_text(&mut config);
@@ -457,14 +500,16 @@ impl State {
             return Ok(live.clone());
         }
         owners::write(&mut value, owners);
+        let object = Arc::new(Object(value));
         if write.dry_run {
-            return Ok(Arc::new(Object(value)));
+            return Ok(object);
         }
-        let object = self.put(res, value);
+        // The write that takes the last finalizer is not stored any more.
         if object.is_terminating() && self.is_released(res, &object) {
             self.vanish(res, &object);
             return Ok(object);
         }
+        let object = self.put(res, Arc::unwrap_or_clone(object).0);
         Ok(self.after_write(res, object))
     }
 

@@ -18,6 +18,7 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAXIMUM: &str = "deployment.kubernetes.io/max-replicas";
 const HASH: &str = "pod-template-hash";
+const PAUSED: &str = "DeploymentPaused";
 
 /// A ReplicaSet, its wanted size after this pass, and whether it must be written.
 struct Set {
@@ -128,6 +129,7 @@ pub(super) fn reconcile(
     let mut new = new.pop();
     let before = deployment.at("/status").cloned().unwrap_or_default();
     let mut conditions = before.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    pause(&plan, &mut conditions, now);
     let scaling = new
         .iter()
         .chain(&old)
@@ -156,6 +158,22 @@ pub(super) fn reconcile(
         out.writes.push(Write::Status { key: deployment.key(), status });
     }
     wake
+}
+
+/// Says that a Deployment was paused or resumed, unless its deadline has passed.
+fn pause(plan: &Plan, conditions: &mut Vec<Value>, now: Timestamp) {
+    let holder = json!({"conditions": conditions});
+    let present = condition(&holder, "Progressing").and_then(|c| c.get("reason")?.as_str()).unwrap_or_default();
+    if plan.deadline.is_none() || present == "ProgressDeadlineExceeded" {
+        return;
+    }
+    match (plan.paused, present == PAUSED) {
+        (true, false) => set_condition(conditions, progressing("Unknown", PAUSED, "Deployment is paused", now)),
+        (false, true) => {
+            set_condition(conditions, progressing("Unknown", "DeploymentResumed", "Deployment is resumed", now));
+        }
+        _ => {}
+    }
 }
 
 /// A change of `replicas` at rest, or while paused.
@@ -210,7 +228,7 @@ fn ensure_new(
             wanted.insert(HASH.to_owned(), json!(plan.hash));
         }
     }
-    let object = Object(json!({
+    let mut object = Object(json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {
             "name": name, "namespace": deployment.namespace(), "labels": labels, "ownerReferences": owned_by(deployment),
@@ -218,9 +236,11 @@ fn ensure_new(
         },
         "spec": {
             "replicas": replicas, "selector": selector, "template": template,
-            "minReadySeconds": deployment.int("/spec/minReadySeconds").unwrap_or(0),
         },
     }));
+    if let (Some(seconds), Some(spec)) = (deployment.at("/spec/minReadySeconds"), object.0.get_mut("spec")) {
+        spec["minReadySeconds"] = seconds.clone();
+    }
     let mut set = Set { object, replicas, dirty: true };
     set.annotate(plan);
     *new = Some(set);
@@ -285,9 +305,8 @@ fn write(deployment: &Object, plan: &Plan, new: Option<&Set>, old: &mut Vec<Set>
     if let Some(new) = new {
         let revision = new.object.annotation(REVISION).unwrap_or_default();
         if deployment.annotation(REVISION) != Some(revision) {
-            let mut annotated = deployment.clone();
-            set_meta(&mut annotated, "annotations", REVISION, revision);
-            out.writes.push(Write::Put(annotated));
+            let (name, value) = (REVISION, revision.to_owned());
+            out.writes.push(Write::Annotate { key: deployment.key(), name, value });
         }
     }
     old.retain(|set| set.replicas == 0 && set.actual() == 0);
@@ -318,6 +337,7 @@ fn status(
         "readyReplicas": sum("/status/readyReplicas"),
         "availableReplicas": available,
         "unavailableReplicas": (wanted - available).max(0),
+        "terminatingReplicas": 0,
     });
     let enough = available >= plan.replicas - plan.unavailable;
     let (value, reason, message) = if enough {
@@ -336,7 +356,7 @@ fn status(
     if let Some(fields) = status.as_object_mut() {
         fields.insert("conditions".to_owned(), Value::Array(conditions));
     }
-    without_zeros(status, &["observedGeneration"])
+    without_zeros(status, &["observedGeneration", "terminatingReplicas"])
 }
 
 /// Keeps the condition Progressing.
@@ -392,7 +412,7 @@ fn judge(
 fn deadline_of(plan: &Plan, status: &Value) -> Option<Timestamp> {
     let present = condition(status, "Progressing")?;
     let reason = present.get("reason").and_then(Value::as_str)?;
-    if matches!(reason, "NewReplicaSetAvailable" | "ProgressDeadlineExceeded") {
+    if matches!(reason, "NewReplicaSetAvailable" | "ProgressDeadlineExceeded" | PAUSED) {
         return None;
     }
     Some(later(time_at(present, "/lastUpdateTime")?, plan.deadline? + Duration::from_secs(1)))

@@ -64,6 +64,15 @@ pub enum Write {
         /// The whole new status.
         status: Value,
     },
+    /// Sets an annotation without making a new generation.
+    Annotate {
+        /// Which object.
+        key: ObjectKey,
+        /// Name of the annotation.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// Deletes an object, now.
     Delete(ObjectKey),
 }

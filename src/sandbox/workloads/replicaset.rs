@@ -33,9 +33,9 @@ pub(super) fn reconcile(
     let status = without_zeros(
         json!({
             "replicas": pods.len(), "fullyLabeledReplicas": pods.len(), "readyReplicas": ready,
-            "availableReplicas": available, "observedGeneration": set.generation(),
+            "availableReplicas": available, "terminatingReplicas": 0, "observedGeneration": set.generation(),
         }),
-        &["replicas", "observedGeneration"],
+        &["replicas", "terminatingReplicas", "observedGeneration"],
     );
     if set.at("/status") != Some(&status) {
         out.writes.push(Write::Status { key: set.key(), status });

@@ -104,6 +104,12 @@ impl Cluster {
                         self.objects.insert(key.clone(), Arc::new(Object(object)));
                         self.changed.insert(key);
                     }
+                    Write::Annotate { key, name, value } => {
+                        let mut object = self.objects[&key].0.clone();
+                        object["metadata"]["annotations"][name] = json!(value);
+                        self.objects.insert(key.clone(), Arc::new(Object(object)));
+                        self.changed.insert(key);
+                    }
                     Write::Delete(key) => self.delete(&key),
                 }
             }

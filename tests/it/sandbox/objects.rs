@@ -54,7 +54,7 @@ async fn refusals_are_status_objects() {
     let table: &[(&str, &str, Value, u16, &str, &str)] = &[
         (
             "GET",
-            "/apis/nothing.dev/v1/things",
+            "/apis/test.dev/v1/things",
             Value::Null,
             404,
             "NotFound",
@@ -69,7 +69,14 @@ async fn refusals_are_status_objects() {
             "NotImplemented",
             "selfsubjectaccessreviews.authorization.k8s.io is not simulated",
         ),
-        ("PUT", "/api/v1/namespaces/default/configmaps", json!({}), 404, "NotFound", "not found"),
+        (
+            "PUT",
+            "/api/v1/namespaces/default/configmaps",
+            json!({}),
+            405,
+            "MethodNotAllowed",
+            "does not allow this method on the requested resource",
+        ),
         (
             "POST",
             "/api/v1/namespaces/gone/configmaps",

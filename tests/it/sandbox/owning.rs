@@ -80,7 +80,7 @@ async fn apply_to_custom_types_follows_their_schema() {
         (code, message.as_str()),
         (
             500,
-            "failed to create typed patch object (default/w; test.dev/v1, Kind=Widget): .spec.sise: field not declared in schema"
+            "failed to create typed patch object (/w; test.dev/v1, Kind=Widget): .spec.sise: field not declared in schema"
         )
     );
     // A status is owned apart, and an ordinary write takes fields over from an applier.
