@@ -1,7 +1,7 @@
 //! The running sandbox: objects, the controllers that react to them, and the traffic that follows.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,10 +31,13 @@ pub struct Sandbox {
     pub prometheus: Arc<Prometheus>,
     clock: Arc<dyn Clock>,
     seed: u64,
+    /// Images that no registry has.
+    lacking: Mutex<BTreeSet<String>>,
 }
 
 /// The store as the simulated controllers see it.
 struct Live<'a> {
+    lacking: &'a Mutex<BTreeSet<String>>,
     store: &'a Store,
     traffic: &'a Traffic,
     now: Timestamp,
@@ -56,6 +59,10 @@ impl World for Live<'_> {
     fn requests_per_second(&self, pod: &ObjectKey) -> f64 {
         self.traffic.pod_rate(pod, self.now)
     }
+
+    fn has_image(&self, image: &str) -> bool {
+        !self.lacking.lock().unwrap_or_else(PoisonError::into_inner).contains(image)
+    }
 }
 
 impl Sandbox {
@@ -63,7 +70,13 @@ impl Sandbox {
     pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Arc<Self> {
         let traffic = Arc::new(Traffic::new(seed, SCRAPE));
         let prometheus = Arc::new(Prometheus::new(traffic.clone(), clock.clone()));
-        Arc::new(Self { store: Store::new(clock.clone(), seed), traffic, prometheus, clock, seed })
+        let store = Store::new(clock.clone(), seed);
+        Arc::new(Self { store, traffic, prometheus, clock, seed, lacking: Mutex::default() })
+    }
+
+    /// From now on pods with this image do not start: no registry has it.
+    pub fn lack_image(&self, image: &str) {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(image.to_owned());
     }
 
     /// Plays the controllers until dropped.
@@ -92,7 +105,7 @@ impl Sandbox {
     fn react(&self, workloads: &mut Workloads, mut changed: Option<BTreeSet<ObjectKey>>) -> Option<Timestamp> {
         for _ in 0..ROUNDS {
             let now = self.clock.now();
-            let live = Live { store: &self.store, traffic: &self.traffic, now };
+            let live = Live { lacking: &self.lacking, store: &self.store, traffic: &self.traffic, now };
             let outcome = match &changed {
                 None => workloads.react_to_all(&live, now),
                 Some(keys) => workloads.react(&live, now, keys),

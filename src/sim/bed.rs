@@ -63,6 +63,10 @@ pub struct BedOptions {
     /// The source's bare repository and the address that the daemon knows it by; `None`: a new one in a folder of its
     /// own, by its `file` address.
     pub remote: Option<(PathBuf, String)>,
+    /// Base URL of the metrics server that the daemon asks; `None`: the sandbox's own.
+    pub metrics_server: Option<String>,
+    /// The only namespace that the daemon looks at.
+    pub only_namespace: Option<String>,
 }
 
 impl Default for BedOptions {
@@ -75,6 +79,8 @@ impl Default for BedOptions {
             all_canaries: false,
             source: true,
             remote: None,
+            metrics_server: None,
+            only_namespace: None,
         }
     }
 }
@@ -260,8 +266,8 @@ impl Bed {
             cluster: CLUSTER.to_owned(),
             namespace: NAMESPACE.to_owned(),
             provider: Some("contour".to_owned()),
-            metrics_server: self.prometheus_url.clone(),
-            only_namespace: None,
+            metrics_server: self.options.metrics_server.as_ref().unwrap_or(&self.prometheus_url).clone(),
+            only_namespace: self.options.only_namespace.clone(),
             all_canaries: self.options.all_canaries,
             selector_labels: ["app", "name", "app.kubernetes.io/name"].map(str::to_owned).to_vec(),
             include_label_prefix: Vec::new(),

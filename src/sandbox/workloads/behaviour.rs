@@ -113,6 +113,9 @@ pub enum StartError {
     /// A ConfigMap or Secret that is not optional is missing.
     #[error("{0} not found")]
     Missing(ObjectKey),
+    /// An image that cannot be pulled.
+    #[error("pulling image `{0}`: not found")]
+    Image(String),
     /// The behaviour cannot be read.
     #[error(transparent)]
     Behaviour(#[from] BehaviourError),
@@ -123,6 +126,11 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub fn at_start(world: &dyn World, pod: &Object) -> Result<String, StartError> {
+    let containers = pod.at("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let mut images = containers.filter_map(|container| container.get("image")?.as_str());
+    if let Some(image) = images.find(|image| !world.has_image(image)) {
+        return Err(StartError::Image(image.to_owned()));
+    }
     let mut words = vec![pod.annotation(BEHAVIOUR).unwrap_or_default().to_owned()];
     for reference in references(pod) {
         let namespace = pod.namespace().unwrap_or_default();

@@ -50,6 +50,12 @@ pub trait World {
         let _ = pod;
         0.0
     }
+
+    /// Whether an image can be pulled.
+    fn has_image(&self, image: &str) -> bool {
+        let _ = image;
+        true
+    }
 }
 
 /// A change that the controllers want.

@@ -32,6 +32,7 @@ pub(super) fn reconcile(world: &dyn World, pod: &Object, now: Timestamp, out: &m
             Err(error) => {
                 let reason = match error {
                     StartError::Missing(_) => "CreateContainerConfigError",
+                    StartError::Image(_) => "ErrImagePull",
                     StartError::Behaviour(_) => "RunContainerError",
                 };
                 update(pod, &Phase::Waiting(reason, error.to_string()), now, now, out);

@@ -1,0 +1,56 @@
+//! Plays a scenario on the sandbox under virtual time, with the unmodified daemon.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use kube::Client;
+use serde_json::json;
+use serin::ports::Clock;
+use serin::sandbox::api;
+use serin::sim::{Bed, BedOptions, bed};
+
+use crate::api::Api;
+use crate::drive::Stage;
+use crate::log::Log;
+use crate::recording::Recording;
+use crate::render::render;
+use crate::scenario::Scenario;
+use crate::servers::Servers;
+
+/// An image that no registry has.
+const MISSING_IMAGE: &str = "unknown:1";
+
+/// Plays it on a runtime of its own.
+pub(crate) fn play(scenario: &Scenario) -> Recording {
+    let sim = Arc::new(bed::clock());
+    let runtime = sim.runtime().unwrap();
+    runtime.block_on(async move {
+        let clock: Arc<dyn Clock> = sim.clone();
+        let log = Log::new(clock.clone());
+        let (answers, hooks) = (scenario.first_answers(), scenario.hooks.clone());
+        let servers = Servers::start(log.clone(), &scenario.name, answers, hooks).await;
+        let options = BedOptions {
+            all_canaries: true,
+            source: false,
+            metrics_server: Some(format!("http://{}", servers.metrics)),
+            only_namespace: scenario.flag("namespace").map(str::to_owned),
+            ..BedOptions::default()
+        };
+        let bed = Bed::start(sim.clone(), options).await.unwrap();
+        bed.sandbox.lack_image(MISSING_IMAGE);
+        let client: Client = api::client(&bed.sandbox.store, &scenario.name);
+        let api = Api::new(client, &scenario.name);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scenario.name}});
+        api.create(&namespace).await.unwrap();
+        let _watches = api.watch_all(&log).await;
+        let daemon = RefCell::new(bed.daemon().unwrap());
+        let restart = || {
+            let mut daemon = daemon.borrow_mut();
+            daemon.abort();
+            *daemon = bed.daemon().unwrap();
+        };
+        let stage = Stage { scenario, clock, api, log: log.clone(), servers: &servers, restart: &restart };
+        let problem = stage.play().await.err();
+        render(&log, scenario, &servers, problem)
+    })
+}
