@@ -1,4 +1,5 @@
-//! The part of Go's text/template that metric queries use: fields, variables, pipelines, `printf`, `index`, trims.
+//! The part of Go's text/template that metric queries use: fields, variables, pipelines, `if`, `printf`, `index`,
+//! comparisons, trims.
 //!
 //! Source: Go `text/template` and Flagger `pkg/metrics/observers/render.go` (functions for the canary's names, a missing
 //! key is an error). What is not understood is an error that names it, never an empty text.
@@ -71,14 +72,26 @@ pub enum TemplateError {
 enum Value {
     Text(String),
     Number(f64),
+    Bool(bool),
     Map(BTreeMap<String, String>),
 }
 
 impl Value {
+    /// Go's truth: neither false, zero nor empty.
+    fn is_true(&self) -> bool {
+        match self {
+            Self::Text(text) => !text.is_empty(),
+            Self::Number(number) => *number != 0.0,
+            Self::Bool(truth) => *truth,
+            Self::Map(map) => !map.is_empty(),
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(number) => crate::domain::format_float(*number),
+            Self::Bool(truth) => truth.to_string(),
             Self::Map(map) => {
                 let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{value}")).collect();
                 format!("map[{}]", entries.join(" "))
@@ -94,6 +107,7 @@ impl Value {
 pub fn render(text: &str, model: &Model) -> Result<String, TemplateError> {
     let mut out = String::with_capacity(text.len());
     let mut variables = BTreeMap::new();
+    let mut blocks = Blocks::default();
     let mut rest = text;
     let mut trim = false;
     while let Some(start) = rest.find("{{") {
@@ -101,17 +115,76 @@ pub fn render(text: &str, model: &Model) -> Result<String, TemplateError> {
         let tail = tail.get(2..).unwrap_or_default();
         let trims_left = tail.starts_with("- ") || tail.starts_with("-\n") || tail.starts_with("-\t");
         let literal = if trim { literal.trim_start() } else { literal };
-        out.push_str(if trims_left { literal.trim_end() } else { literal });
+        if blocks.are_shown() {
+            out.push_str(if trims_left { literal.trim_end() } else { literal });
+        }
         let end = action_end(tail)?;
         let body = tail.get(..end).unwrap_or_default();
         rest = tail.get(end + 2..).unwrap_or_default();
         let body = if trims_left { body.get(1..).unwrap_or_default() } else { body };
         trim = body.ends_with(" -") || body.ends_with("\n-") || body.ends_with("\t-");
         let body = if trim { body.get(..body.len() - 1).unwrap_or_default() } else { body };
-        out.push_str(&Action { model, variables: &mut variables }.run(body.trim())?);
+        let mut action = Action { model, variables: &mut variables };
+        if !blocks.take(body.trim(), &action)? && blocks.are_shown() {
+            out.push_str(&action.run(body.trim())?);
+        }
+    }
+    if !blocks.0.is_empty() {
+        return Err(TemplateError::Syntax("unexpected EOF".to_owned()));
     }
     out.push_str(if trim { rest.trim_start() } else { rest });
     Ok(out)
+}
+
+/// One `if`.
+struct Block {
+    /// This branch is shown.
+    shown: bool,
+    /// A branch was shown, or none will be because the whole `if` is not.
+    decided: bool,
+    /// `else` came.
+    last: bool,
+}
+
+/// The `if`s that are open here, the innermost last.
+#[derive(Default)]
+struct Blocks(Vec<Block>);
+
+impl Blocks {
+    fn are_shown(&self) -> bool {
+        self.0.last().is_none_or(|block| block.shown)
+    }
+
+    /// Follows `if`, `else if`, `else` and `end`; false for any other action.
+    fn take(&mut self, body: &str, action: &Action<'_>) -> Result<bool, TemplateError> {
+        let (word, rest) = body.split_once(char::is_whitespace).unwrap_or((body, ""));
+        let rest = rest.trim();
+        match word {
+            "if" => {
+                let reached = self.are_shown();
+                let shown = reached && action.holds(rest)?;
+                self.0.push(Block { shown, decided: shown || !reached, last: false });
+            }
+            "else" => {
+                let block = self.0.last_mut().filter(|block| !block.last);
+                let block = block.ok_or_else(|| TemplateError::Syntax("unexpected {{else}}".to_owned()))?;
+                let condition = match rest.split_once(char::is_whitespace) {
+                    Some(("if", condition)) => Some(condition),
+                    None if rest.is_empty() => None,
+                    _ => return Err(TemplateError::Unsupported(body.to_owned())),
+                };
+                block.last = condition.is_none();
+                block.shown = !block.decided && condition.map_or(Ok(true), |condition| action.holds(condition))?;
+                block.decided |= block.shown;
+            }
+            "end" => {
+                let open = self.0.pop().is_some() && rest.is_empty();
+                open.then_some(()).ok_or_else(|| TemplateError::Syntax("unexpected {{end}}".to_owned()))?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// Where the action that begins here ends, not looking inside of quotes.
@@ -217,6 +290,11 @@ struct Action<'a> {
 }
 
 impl Action<'_> {
+    /// Whether a condition is true.
+    fn holds(&self, pipeline: &str) -> Result<bool, TemplateError> {
+        Ok(self.pipeline(&tokens(pipeline)?)?.is_true())
+    }
+
     fn run(&mut self, body: &str) -> Result<String, TemplateError> {
         if body.starts_with("/*") && body.ends_with("*/") {
             return Ok(String::new());
@@ -249,9 +327,7 @@ impl Action<'_> {
 
     fn command(&self, tokens: &[Token], piped: Option<Value>) -> Result<Value, TemplateError> {
         let function = match tokens {
-            [Token::Word(name), ..] if matches!(name.as_str(), "printf" | "print" | "index" | "len" | "urlquery") => {
-                Some(name.as_str())
-            }
+            [Token::Word(name), ..] if FUNCTIONS.contains(&name.as_str()) => Some(name.as_str()),
             _ => None,
         };
         let mut operands = if function.is_some() { tokens.get(1..).unwrap_or_default() } else { tokens };
@@ -270,7 +346,10 @@ impl Action<'_> {
             }
             (Some("len"), [Value::Text(text)]) => Ok(Value::Number(text.len() as f64)),
             (Some("len"), [Value::Map(map)]) => Ok(Value::Number(map.len() as f64)),
-            (Some(name), _) => Err(TemplateError::Unsupported(format!("{name} with these arguments"))),
+            (Some("not"), [value]) => Ok(Value::Bool(!value.is_true())),
+            (Some("and"), [.., last]) => Ok(values.iter().find(|value| !value.is_true()).unwrap_or(last).clone()),
+            (Some("or"), [.., last]) => Ok(values.iter().find(|value| value.is_true()).unwrap_or(last).clone()),
+            (Some(name), values) => compare(name, values).map(Value::Bool),
             (None, [value]) => Ok(value.clone()),
             (None, []) => Err(TemplateError::Syntax("missing value for command".to_owned())),
             (None, _) => Err(TemplateError::Syntax("can't give argument to non-function".to_owned())),
@@ -319,9 +398,10 @@ impl Action<'_> {
                 "route" => Value::Text(model.route.clone()),
                 "interval" => Value::Text(model.interval.clone()),
                 "variables" => Value::Map(model.variables.clone()),
-                "if" | "else" | "end" | "range" | "with" | "define" | "template" | "block" | "break" | "continue"
-                | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "and" | "or" | "not" | "html" | "js" | "println"
-                | "slice" | "call" | "true" | "false" | "nil" => {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                "range" | "with" | "define" | "template" | "block" | "break" | "continue" | "html" | "js"
+                | "println" | "slice" | "call" | "nil" => {
                     return Err(TemplateError::Unsupported(name.clone()));
                 }
                 _ => return Err(TemplateError::Syntax(format!("function {name:?} not defined"))),
@@ -331,6 +411,34 @@ impl Action<'_> {
                 return Err(TemplateError::Syntax("unexpected token in operand".to_owned()));
             }
         })
+    }
+}
+
+/// Functions that take arguments.
+const FUNCTIONS: [&str; 14] =
+    ["printf", "print", "index", "len", "urlquery", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"];
+
+/// Go's comparisons: values of one kind only; `eq` takes several and holds when the first equals any of the others.
+fn compare(name: &str, values: &[Value]) -> Result<bool, TemplateError> {
+    use std::cmp::Ordering;
+    let wrong = || TemplateError::Unsupported(format!("{name} with these arguments"));
+    let order = |a: &Value, b: &Value| match (a, b) {
+        (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
+        (Value::Number(a), Value::Number(b)) => a.partial_cmp(b).ok_or_else(wrong),
+        (Value::Bool(a), Value::Bool(b)) if matches!(name, "eq" | "ne") => Ok(a.cmp(b)),
+        _ => Err(TemplateError::Syntax(format!("error calling {name}: incompatible types for comparison"))),
+    };
+    match (name, values) {
+        ("eq", [first, others @ ..]) if !others.is_empty() => {
+            let orders: Result<Vec<_>, _> = others.iter().map(|other| order(first, other)).collect();
+            Ok(orders?.contains(&Ordering::Equal))
+        }
+        ("ne", [a, b]) => Ok(order(a, b)? != Ordering::Equal),
+        ("lt", [a, b]) => Ok(order(a, b)? == Ordering::Less),
+        ("le", [a, b]) => Ok(order(a, b)? != Ordering::Greater),
+        ("gt", [a, b]) => Ok(order(a, b)? == Ordering::Greater),
+        ("ge", [a, b]) => Ok(order(a, b)? != Ordering::Less),
+        _ => Err(wrong()),
     }
 }
 
@@ -407,6 +515,12 @@ mod tests {
             ("{{ printf \"%q %d%%\" target 5 }}", "\"podinfo\" 5%"),
             ("{{/* why */}}x", "x"),
             ("{{ (printf \"%s\" `raw }}`) }}", "raw }}"),
+            ("a\n{{- if eq variables.tenant \"acme\" }} * 2{{ end }}", "a * 2"),
+            ("{{ if eq namespace \"x\" }}1{{ else if ne namespace \"x\" }}2{{ else }}3{{ end }}", "2"),
+            ("{{ if eq name \"a\" \"b\" \"c\" }}any{{ end }}", "any"),
+            ("{{ if and (not false) (gt (len name) 0) }}{{ if or \"\" interval }}in{{ end }}{{ end }}", "in"),
+            ("{{ if false }}{{ variables.other }}{{ if true }}x{{ else }}y{{ end }}{{ else }}z{{ end }}", "z"),
+            ("{{ if index variables \"no\" }}x{{ end }}{{ if variables }}y{{ end }}", "y"),
         ] {
             let got = render(text, &model());
             if text.contains("!\" | printf") {
@@ -420,7 +534,11 @@ mod tests {
     #[test]
     fn refuses_by_name() {
         for (text, want) in [
-            ("{{ if eq variables.tenant \"x\" }}y{{ end }}", "`if`"),
+            ("{{ if eq variables.tenant \"x\" }}y", "unexpected EOF"),
+            ("{{ end }}", "unexpected {{end}}"),
+            ("{{ if true }}{{ else }}{{ else }}{{ end }}", "unexpected {{else}}"),
+            ("{{ if }}x{{ end }}", "missing value"),
+            ("{{ if eq 1 \"1\" }}x{{ end }}", "incompatible types"),
             ("{{ range variables }}{{ end }}", "`range`"),
             ("{{ variables.other }}", "map has no entry for key \"other\""),
             ("{{ tenant }}", "function \"tenant\" not defined"),

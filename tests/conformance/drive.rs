@@ -9,7 +9,7 @@ use serde_json::Value;
 use serin::ports::Clock;
 
 use crate::api::Api;
-use crate::log::{Entry, Log};
+use crate::log::{Condition, Entry, Log, State};
 use crate::scenario::Scenario;
 use crate::servers::{METRICS, RECEIVER, Servers};
 
@@ -48,14 +48,17 @@ impl Stage<'_> {
         for (index, step) in self.scenario.steps.iter().enumerate() {
             let began = self.clock.now();
             let limit = Duration::from_secs(step.timeout.unwrap_or(PATIENCE));
-            while !self.hold(&step.when, mark, began) {
+            self.log.expect(self.condition(&step.when, mark, began));
+            mark = loop {
+                if let Some(met) = self.log.met() {
+                    break met;
+                }
                 if self.clock.now() > began + limit {
                     let when = serde_json::to_string(&step.when).unwrap();
                     return Err(format!("step {} waited {} s in vain for {when}", index + 1, limit.as_secs()));
                 }
                 self.pass(POLL).await;
-            }
-            mark = self.log.len();
+            };
             if !step.acts.is_empty() {
                 self.pass(SETTLE).await;
             }
@@ -77,38 +80,15 @@ impl Stage<'_> {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn hold(&self, when: &BTreeMap<String, Value>, mark: usize, began: Timestamp) -> bool {
-        when.iter().all(|(key, want)| self.holds(key, want, mark, began))
-    }
-
-    fn holds(&self, key: &str, want: &Value, mark: usize, began: Timestamp) -> bool {
-        let object = |name: &Value| {
-            let (kind, name) = name.as_str().and_then(|name| name.split_once('/')).expect("KIND/NAME");
-            self.log.live(kind, name)
-        };
-        let said = |words: &str| {
-            self.log.count(mark, |entry| matches!(entry, Entry::Event { message, .. } if message.contains(words)))
-        };
-        let called =
-            |name: &str| self.log.count(mark, |entry| matches!(entry, Entry::Hook { hook, .. } if hook == name));
-        let each = |count: &dyn Fn(&str) -> u64| {
-            want.as_object().unwrap().iter().all(|(name, least)| count(name) >= least.as_u64().unwrap())
-        };
-        match key {
-            "phase" | "canaryWeight" | "iterations" | "failedChecks" => {
-                let canary = self.log.live("Canary", self.scenario.canary());
-                let live = canary.and_then(|canary| canary.pointer("/status")?.get(key).cloned());
-                let live = live.unwrap_or_else(|| if key == "phase" { "".into() } else { 0.into() });
-                want.as_array().map_or(*want == live, |any| any.contains(&live))
-            }
-            "event" => said(want.as_str().unwrap()) > 0,
-            "events" => each(&said),
-            "hook" => each(&called),
-            "exists" => object(want).is_some(),
-            "gone" => object(want).is_none(),
-            "seconds" => self.clock.now() >= began + Duration::from_secs_f64(want.as_f64().unwrap()),
-            other => panic!("`{other}` is no condition"),
-        }
+    fn condition(&self, when: &BTreeMap<String, Value>, mark: usize, began: Timestamp) -> Condition {
+        let (when, clock, canary) = (when.clone(), self.clock.clone(), self.scenario.canary().to_owned());
+        Box::new(move |state| {
+            let holds = |(key, want): (&String, &Value)| match key.as_str() {
+                "seconds" => clock.now() >= began + Duration::from_secs_f64(want.as_f64().unwrap()),
+                _ => holds(key, want, state, mark, &canary),
+            };
+            when.iter().all(holds)
+        })
     }
 
     async fn act(&self, act: &Value) -> Result<(), String> {
@@ -131,5 +111,32 @@ impl Stage<'_> {
             other => panic!("`{other}` is no act"),
         }
         Ok(())
+    }
+}
+
+fn holds(key: &str, want: &Value, state: &State, mark: usize, canary: &str) -> bool {
+    let object = |name: &Value| {
+        let (kind, name) = name.as_str().and_then(|name| name.split_once('/')).expect("KIND/NAME");
+        state.live(kind, name).is_some()
+    };
+    let said = |words: &str| {
+        state.count(mark, |entry| matches!(entry, Entry::Event { message, .. } if message.contains(words)))
+    };
+    let called = |name: &str| state.count(mark, |entry| matches!(entry, Entry::Hook { hook, .. } if hook == name));
+    let each = |count: &dyn Fn(&str) -> u64| {
+        want.as_object().unwrap().iter().all(|(name, least)| count(name) >= least.as_u64().unwrap())
+    };
+    match key {
+        "phase" | "canaryWeight" | "iterations" | "failedChecks" => {
+            let live = state.live("Canary", canary).and_then(|canary| canary.pointer("/status")?.get(key).cloned());
+            let live = live.unwrap_or_else(|| if key == "phase" { "".into() } else { 0.into() });
+            want.as_array().map_or(*want == live, |any| any.contains(&live))
+        }
+        "event" => said(want.as_str().unwrap()) > 0,
+        "events" => each(&said),
+        "hook" => each(&called),
+        "exists" => object(want),
+        "gone" => !object(want),
+        other => panic!("`{other}` is no condition"),
     }
 }

@@ -26,10 +26,34 @@ pub(crate) struct Seen {
     pub(crate) entry: Entry,
 }
 
+/// What was seen and exists.
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     seen: Vec<Seen>,
     live: BTreeMap<(String, String), Value>,
+    awaited: Option<Condition>,
+    /// Number of entries when what is awaited came true.
+    met: Option<usize>,
+}
+
+/// Something that is waited for.
+pub(crate) type Condition = Box<dyn Fn(&State) -> bool + Send>;
+
+impl State {
+    pub(crate) fn live(&self, kind: &str, name: &str) -> Option<&Value> {
+        self.live.get(&(kind.to_owned(), name.to_owned()))
+    }
+
+    /// How many of the entries after the first `from` are such.
+    pub(crate) fn count(&self, from: usize, such: impl Fn(&Entry) -> bool) -> u64 {
+        self.seen.iter().skip(from).filter(|seen| such(&seen.entry)).count() as u64
+    }
+
+    fn judge(&mut self) {
+        if self.met.is_none() && self.awaited.as_ref().is_some_and(|holds| holds(self)) {
+            self.met = Some(self.seen.len());
+        }
+    }
 }
 
 /// Clones share what they hold.
@@ -50,7 +74,9 @@ impl Log {
 
     fn push(&self, version: u64, entry: Entry) {
         let at = self.clock.now();
-        self.state.lock().unwrap().seen.push(Seen { at, version, entry });
+        let mut state = self.state.lock().unwrap();
+        state.seen.push(Seen { at, version, entry });
+        state.judge();
     }
 
     /// An object as a watch reported it.
@@ -79,18 +105,18 @@ impl Log {
         self.push(version, Entry::Object { verb, object });
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.state.lock().unwrap().seen.len()
+    /// From now on waits for a condition, which is judged after every entry, so that no passing state is missed.
+    pub(crate) fn expect(&self, condition: Condition) {
+        let mut state = self.state.lock().unwrap();
+        state.awaited = Some(condition);
+        state.met = None;
     }
 
-    pub(crate) fn live(&self, kind: &str, name: &str) -> Option<Value> {
-        self.state.lock().unwrap().live.get(&(kind.to_owned(), name.to_owned())).cloned()
-    }
-
-    /// How many of the entries after the first `from` are such.
-    pub(crate) fn count(&self, from: usize, such: impl Fn(&Entry) -> bool) -> u64 {
-        let state = self.state.lock().unwrap();
-        state.seen.iter().skip(from).filter(|seen| such(&seen.entry)).count() as u64
+    /// Number of entries when the condition came true, if it did.
+    pub(crate) fn met(&self) -> Option<usize> {
+        let mut state = self.state.lock().unwrap();
+        state.judge();
+        state.met
     }
 
     /// Everything, ordered: by time, then by resource version. Queries that are asked side by side have no order of

@@ -67,6 +67,8 @@ impl Actor<'_> {
     async fn ensure(&self, wanted: &Object) -> Result<Arc<Object>, ClusterError> {
         if let Some(live) = self.get(&wanted.key()).await?
             && contains(&live.0, &wanted.0)
+            // A selector is one value: a label more selects other pods, or none.
+            && wanted.at("/spec/selector").is_none_or(|selector| live.at("/spec/selector") == Some(selector))
         {
             return Ok(live);
         }

@@ -202,7 +202,7 @@ async fn template(
     }
     let key = ObjectKey::namespaced(crate::api::API_VERSION, "MetricTemplate", namespace, &reference.name);
     let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
-    let object = object.ok_or_else(|| format!("metrictemplate {namespace}/{} not found", reference.name))?;
+    let object = object.ok_or_else(|| format!("metrictemplate.flagger.app \"{}\" not found", reference.name))?;
     let spec = object.0.get("spec").unwrap_or(&Value::Null);
     let spec = MetricTemplateSpec::deserialize(spec).map_err(|error| error.to_string())?;
     Ok((namespace.to_owned(), spec))
@@ -211,7 +211,7 @@ async fn template(
 async fn secret(context: &Context, namespace: &str, name: &str) -> Result<BTreeMap<String, SecretString>, String> {
     let key = ObjectKey::namespaced("v1", "Secret", namespace, name);
     let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
-    let object = object.ok_or_else(|| format!("secret {namespace}/{name} not found"))?;
+    let object = object.ok_or_else(|| format!("secrets \"{name}\" not found"))?;
     Ok(secret_data(&object))
 }
 
@@ -229,14 +229,20 @@ async fn probe(context: &Context, canary: &CanaryView) -> Result<(), String> {
     let metrics = canary.spec.analysis().map(|analysis| analysis.metrics.as_slice()).unwrap_or_default();
     let question = || "vector(1)".to_owned();
     for metric in metrics {
-        let query = if metric.template_ref.is_some() {
-            let (namespace, template) = template(context, canary, metric).await?;
+        let query = if let Some(reference) = &metric.template_ref {
+            let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&canary.key.namespace);
+            let which = format!("metric template {}.{namespace}", reference.name);
+            let found = template(context, canary, metric).await;
+            let (namespace, template) = found.map_err(|detail| format!("{which} error: {detail}"))?;
             if template.provider.type_ != "prometheus" {
                 continue;
             }
             match template_request(context, &namespace, template, question()).await {
                 Ok(query) => query,
-                Err(Reading::ProviderError(_, detail)) => return Err(detail),
+                Err(Reading::ProviderError(Fault::Secret(name), detail)) => {
+                    return Err(format!("{which} secret {name} error: {detail}"));
+                }
+                Err(Reading::ProviderError(_, detail)) => return Err(format!("{which} error: {detail}")),
                 Err(_) => continue,
             }
         } else {

@@ -375,7 +375,7 @@ async fn obey(
         let moves = |action: &Action| matches!(action, Action::SetWeights(_) | Action::Promote(_));
         owner.journal(&canary.key, journal, !decision.actions.iter().any(moves)).await;
     }
-    record::tell(context, canary, &decision.events).await;
+    record::tell(context, canary, &decision.status, &decision.events).await;
     record::close(context, scene, decision).await;
     Ok(())
 }
@@ -402,5 +402,5 @@ fn retried<'a>(seen: &'a Observation, decision: &Decision) -> Option<&'a str> {
 
 async fn warn(context: &Context, canary: &CanaryView, message: String) {
     let notice = Notice { level: crate::rollout::Level::Warning, message, phase: canary.status.phase, alert: None };
-    record::tell(context, canary, &[notice]).await;
+    record::tell(context, canary, &canary.status, &[notice]).await;
 }

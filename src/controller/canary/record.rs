@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::measure;
 use super::observe::Scene;
-use crate::api::WebhookType;
+use crate::api::{CanaryStatus, WebhookType};
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object};
 use crate::ports::{ClusterError, EventType, KubeEvent};
@@ -65,9 +65,12 @@ fn nulls(old: &Value, new: &mut Value) {
     }
 }
 
-/// Publishes notices as Events, and to the canary's event hooks in the background.
-pub(super) async fn tell(context: &Context, canary: &CanaryView, notices: &[Notice]) {
+/// Publishes notices as Events, and to the canary's event hooks in the background. `after` is the status that the tick
+/// leaves: the checksum in a payload belongs to its phase.
+pub(super) async fn tell(context: &Context, canary: &CanaryView, after: &CanaryStatus, notices: &[Notice]) {
+    let after = CanaryView { status: after.clone(), ..canary.clone() };
     for notice in notices {
+        let canary = if notice.phase == after.status.phase { &after } else { canary };
         let notice = &Notice { message: context.registry.redact(&notice.message), ..notice.clone() };
         let type_ = match notice.level {
             Level::Normal => EventType::Normal,
@@ -119,8 +122,8 @@ pub(super) async fn close(context: &Context, scene: &Scene, decision: &Decision)
             break;
         }
     }
-    tell(context, canary, &hooks::told(canary, decision.status.phase, &answers.hooks)).await;
-    tell(context, canary, &decision.closing).await;
+    tell(context, canary, &decision.status, &hooks::told(canary, decision.status.phase, &answers.hooks)).await;
+    tell(context, canary, &decision.status, &decision.closing).await;
 }
 
 /// Tells once that a Canary cannot be read, by a fingerprint that stays the same while it does not change.

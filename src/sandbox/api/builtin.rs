@@ -132,6 +132,16 @@ fn items<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut V
     value.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
+/// Rules of an autoscaler's behaviour, once it has any. Source: Kubernetes `pkg/apis/autoscaling/v2/defaults.go`.
+fn scaling_rules(rules: &mut Value, policies: &[(&str, i64)], window: Option<i64>) {
+    let policies = policies.iter().map(|(type_, value)| json!({"type": type_, "value": value, "periodSeconds": 15}));
+    put(rules, "policies", policies.collect::<Vec<_>>());
+    put(rules, "selectPolicy", "Max");
+    if let Some(window) = window {
+        put(rules, "stabilizationWindowSeconds", window);
+    }
+}
+
 /// Fills in the defaults of a built-in type.
 pub(crate) fn default(res: &Resource, value: &mut Value) {
     match res.kind.as_str() {
@@ -205,6 +215,10 @@ pub(crate) fn default(res: &Resource, value: &mut Value) {
             put(spec, "minReplicas", 1);
             let target = json!({ "type": "Utilization", "averageUtilization": 80 });
             put(spec, "metrics", json!([{ "type": "Resource", "resource": { "name": "cpu", "target": target } }]));
+            if let Some(behavior) = spec.get_mut("behavior").filter(|behavior| behavior.is_object()) {
+                scaling_rules(object(behavior, "scaleUp"), &[("Pods", 4), ("Percent", 100)], Some(0));
+                scaling_rules(object(behavior, "scaleDown"), &[("Percent", 100)], None);
+            }
         }
         "RoleBinding" | "ClusterRoleBinding" => {
             if let Some(role) = value.get_mut("roleRef") {

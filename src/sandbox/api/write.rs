@@ -504,12 +504,13 @@ impl State {
         if write.dry_run {
             return Ok(object);
         }
-        // The write that takes the last finalizer is not stored any more.
-        if object.is_terminating() && self.is_released(res, &object) {
-            self.vanish(res, &object);
-            return Ok(object);
+        let released = Object(value);
+        if released.is_terminating() && self.is_released(res, &released) {
+            // A write that takes away what holds the object is never stored: watches see the deletion only.
+            self.vanish(res, live);
+            return Ok(Arc::new(released));
         }
-        let object = self.put(res, Arc::unwrap_or_clone(object).0);
+        let object = self.put(res, released.0);
         Ok(self.after_write(res, object))
     }
 

@@ -1,14 +1,14 @@
 //! The horizontal pod autoscaler (`autoscaling/v2`): follows the request rate between its bounds.
 //!
 //! Simulated CPU: one pod is at its target with 50 requests per second, whatever metric the autoscaler names. It looks
-//! every 15 seconds, and not at all for a target with 0 replicas, as the real one does, or when its bounds are equal.
+//! every 15 seconds, the first time 15 seconds after it was made (the real one's queue has that delay), and not at all for a target with 0 replicas, as the real one does, or when its bounds are equal.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::meta::{condition, later, stamp};
+use super::meta::{condition, later, stamp, time_at};
 use super::{Outcome, World, Write};
 use crate::domain::{Gvk, Object, ObjectKey};
 
@@ -20,6 +20,10 @@ const PERIOD: Duration = Duration::from_secs(15);
 pub(super) fn reconcile(world: &dyn World, hpa: &Object, now: Timestamp, out: &mut Outcome) -> Option<Timestamp> {
     if hpa.is_terminating() {
         return None;
+    }
+    let first = hpa.at("/metadata").and_then(|metadata| time_at(metadata, "/creationTimestamp"));
+    if let Some(first) = first.map(|made| later(made, PERIOD)).filter(|first| *first > now) {
+        return Some(first);
     }
     let namespace = hpa.namespace().unwrap_or_default();
     let reference = |field: &str| hpa.str(&format!("/spec/scaleTargetRef/{field}")).to_owned();
