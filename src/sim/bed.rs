@@ -2,7 +2,7 @@
 //! daemon between them, all on one simulated clock.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,6 +27,10 @@ pub const CLUSTER: &str = "demo";
 pub const NAMESPACE: &str = "serin-system";
 /// The time at which every simulated world begins: a Monday morning.
 const START: &str = "2026-01-05T08:00:00Z";
+
+/// The custom types of every bed: generating them takes longer than many a scenario.
+static DEFINITIONS: LazyLock<Vec<serde_json::Value>> =
+    LazyLock::new(|| crate::api::crd::all().into_iter().chain(crate::sandbox::definitions()).collect());
 
 /// Why a bed could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +124,8 @@ impl Bed {
             None => Remote::create(&folder.path().join("shop.git"))?,
         };
         let sandbox = Sandbox::new(clock.clone(), options.seed);
-        let definitions = crate::api::crd::all().into_iter().chain(crate::sandbox::definitions());
-        for definition in definitions {
-            let object = Object(definition);
+        for definition in DEFINITIONS.iter() {
+            let object = Object(definition.clone());
             let name = object.name().to_owned();
             sandbox.store.write(object, "kubectl").map_err(|error| BedError::Object(name, error.to_string()))?;
         }

@@ -2,8 +2,8 @@
 //!
 //! Compared: the statuses in order; the events in order of first occurrence, without waits for readiness, whose number
 //! and text depend on timing; for each object the sequence of its contents; which objects were written between which
-//! statuses; the requests to each hook in order; the queries. Not compared: who wrote, and the order of writes to
-//! different objects within a tick. Three general differences are taken out on both sides; `differences.yaml` has them.
+//! statuses; the requests to each hook in order; the queries; the controller's metrics at the end. Not compared: who wrote, and the order of writes to
+//! different objects within a tick. Four general differences are taken out on both sides; `differences.yaml` has them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,6 +61,8 @@ fn parts(recording: &Recording) -> Parts {
         lines.extend(pretty(&hook["body"]));
     }
     parts.insert("queries".to_owned(), recording.queries.iter().cloned().collect());
+    let metrics = recording.metrics.iter().map(|(series, value)| format!("{series} {value}"));
+    parts.insert("metrics".to_owned(), metrics.collect());
     parts.insert("timeline".to_owned(), timeline(&recording.transcript));
     parts
 }
@@ -94,6 +96,12 @@ pub(crate) fn differences(flagger: &Recording, serin: &Recording) -> Option<Stri
     let (expected, mut actual) = (parts(flagger), parts(serin));
     // General difference `every-metric`: what only serin asks is no difference.
     actual.entry("queries".to_owned()).or_default().retain(|query| flagger.queries.contains(query));
+    actual.entry("metrics".to_owned()).or_default().retain(|line| {
+        let series = line.rsplit_once(' ').map(|(series, _)| series).unwrap_or_default();
+        // General differences `every-metric` and `weights-from-the-start`.
+        let more = ["flagger_canary_metric_analysis", "flagger_canary_weight"];
+        !more.iter().any(|name| series.starts_with(name)) || flagger.metrics.contains_key(series)
+    });
     let mut text = String::new();
     let nothing = Vec::new();
     for name in expected.keys().chain(actual.keys()).collect::<std::collections::BTreeSet<_>>() {

@@ -1,6 +1,6 @@
 //! A recording: what a controller did, in normal form, as files of the corpus hold it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(crate) struct Recording {
     /// With white space folded.
     pub(crate) queries: BTreeSet<String>,
     pub(crate) transcript: Vec<String>,
+    /// The controller's own metrics of the namespace at the end, but for durations.
+    pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) problem: Option<String>,
 }
 
@@ -98,9 +100,30 @@ impl Recording {
             webhooks: values("webhooks.jsonl"),
             queries: queries.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect(),
             transcript: text("transcript.txt").lines().map(str::to_owned).collect(),
+            metrics: samples(&text("metrics.txt"), &namespace(folder)),
             problem: None,
         }
     }
+}
+
+fn namespace(folder: &Path) -> String {
+    folder.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// Samples of Flagger's metrics in the text format, those of one namespace, with sorted labels.
+pub(crate) fn samples(text: &str, namespace: &str) -> BTreeMap<String, f64> {
+    let ours = format!("namespace=\"{namespace}\"");
+    let lines = text.lines().filter(|line| line.starts_with("flagger_") && line.contains(&ours));
+    let lines = lines.filter(|line| !line.contains("_duration_seconds"));
+    lines
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap();
+            let mut labels: Vec<_> = labels.split("\",").map(|label| label.trim_end_matches('"')).collect();
+            labels.sort_unstable();
+            (format!("{name}{{{}\"}}", labels.join("\",")), value.parse().unwrap())
+        })
+        .collect()
 }
 
 /// `2x Normal Synced (flagger): text   [1x as combined event]`

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::canon::{Names, authors, is_note};
 use crate::log::{Entry, Log, Seen};
-use crate::recording::{Change, EventLine, Recording, changes, sorted};
+use crate::recording::{Change, EventLine, Recording, changes, samples, sorted};
 use crate::scenario::Scenario;
 use crate::servers::{METRICS, RECEIVER, Servers};
 
@@ -16,8 +16,15 @@ const PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(4);
 /// Changed values of an object that a line of the transcript shows.
 const SHOWN: usize = 7;
 
-/// Makes a recording of what was seen. `problem` is what kept the scenario from its end.
-pub(crate) fn render(log: &Log, scenario: &Scenario, servers: &Servers, problem: Option<String>) -> Recording {
+/// Makes a recording of what was seen. `metrics` is the controller's own page of metrics at the end, `problem` what kept
+/// the scenario from its end.
+pub(crate) fn render(
+    log: &Log,
+    scenario: &Scenario,
+    servers: &Servers,
+    metrics: &str,
+    problem: Option<String>,
+) -> Recording {
     let back = |text: &str| text.replace(&servers.metrics, METRICS).replace(&servers.receiver, RECEIVER);
     let seen = log.ordered();
     let mut writer = Writer::new(scenario);
@@ -31,6 +38,7 @@ pub(crate) fn render(log: &Log, scenario: &Scenario, servers: &Servers, problem:
         });
         writer.entry(one, serde_json::from_str(&text).unwrap());
     }
+    writer.recording.metrics = samples(metrics, &scenario.name);
     writer.recording.problem = problem;
     writer.recording
 }

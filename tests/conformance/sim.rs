@@ -43,14 +43,20 @@ pub(crate) fn play(scenario: &Scenario) -> Recording {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scenario.name}});
         api.create(&namespace).await.unwrap();
         let _watches = api.watch_all(&log).await;
-        let daemon = RefCell::new(bed.daemon().unwrap());
+        let start = || {
+            let ports = bed.ports();
+            let telemetry = ports.telemetry.clone();
+            (bed.daemon_with(ports, bed.git().unwrap(), bed.forge.clone()), telemetry)
+        };
+        let daemon = RefCell::new(start());
         let restart = || {
             let mut daemon = daemon.borrow_mut();
-            daemon.abort();
-            *daemon = bed.daemon().unwrap();
+            daemon.0.abort();
+            *daemon = start();
         };
         let stage = Stage { scenario, clock, api, log: log.clone(), servers: &servers, restart: &restart };
         let problem = stage.play().await.err();
-        render(&log, scenario, &servers, problem)
+        let metrics = daemon.borrow().1.encode();
+        render(&log, scenario, &servers, &metrics, problem)
     })
 }

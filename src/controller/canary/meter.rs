@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Weights};
-use crate::rollout::{Action, Decision, Observation, Outcome, Reading};
+use crate::rollout::{Action, Decision, Observation, Outcome, Reading, analysis, queries};
 use crate::telemetry::Telemetry;
 
 /// Labels of a canary's gauges: its target, and the metrics that were told.
@@ -52,7 +52,15 @@ impl Meter {
     }
 
     /// What a recorded decision made of a canary, and how long its tick took.
-    pub(crate) fn decided(&self, canary: &CanaryView, seen: &Observation, decision: &Decision, took: Duration) {
+    /// `provider`: the canary's, which knows the unit of its duration query.
+    pub(crate) fn decided(
+        &self,
+        canary: &CanaryView,
+        provider: &str,
+        seen: &Observation,
+        decision: &Decision,
+        took: Duration,
+    ) {
         let (target, namespace) = (&canary.spec.target_ref.name, &canary.key.namespace);
         let telemetry = &self.telemetry;
         let status = match decision.status.phase {
@@ -72,6 +80,9 @@ impl Meter {
         told.target.clone_from(target);
         for metric in decision.journal.iter().flat_map(|journal| &journal.metrics) {
             if let Reading::Value(value) = metric.reading {
+                // Flagger tells durations in seconds, whatever unit the query has.
+                let is_duration = metric.name == analysis::DURATION;
+                let value = if is_duration { queries::milliseconds(provider, value) / 1000.0 } else { value };
                 telemetry.metric_analysis(&canary.key.name, namespace, &metric.name, value);
                 told.metrics.insert(metric.name.clone());
             }

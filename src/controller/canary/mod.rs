@@ -254,7 +254,8 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     let next = match obey(context, &scene, &seen, &decision, owner.as_deref()).await {
         Ok(()) => {
             let took = Duration::try_from(clock.now().duration_since(began)).unwrap_or_default();
-            context.meter.decided(&scene.canary, &seen, &decision, took);
+            let provider = context.provider(&scene.canary);
+            context.meter.decided(&scene.canary, provider, &seen, &decision, took);
             context.meter.tick("ok", late);
             decision.recheck.and_then(after)
         }

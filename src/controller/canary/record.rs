@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::Context;
 use super::measure;
 use super::observe::Scene;
-use crate::api::{CanaryStatus, WebhookType};
 use crate::api::canary::CanaryView;
+use crate::api::{CanaryStatus, WebhookType};
 use crate::domain::{FieldManager, Object};
 use crate::ports::{ClusterError, EventType, KubeEvent};
 use crate::rollout::{Answers, Decision, Level, Notice, Observation, RUN_ANNOTATION, hooks};
@@ -103,7 +103,8 @@ fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: E
             ("timestamp".to_owned(), timestamp.clone()),
         ]);
         let (context, canary, hook, phase) = (context.clone(), canary.clone(), hook.clone(), notice.phase);
-        context.background.clone().spawn(async move {
+        let line = format!("{} {}", canary.key, hook.url);
+        context.background.clone().spawn(line, async move {
             let reply = measure::call(&context, &canary, &hook, phase, Some(metadata)).await;
             if reply != crate::rollout::HookAnswer::Passed {
                 tracing::warn!(canary = %canary.key, hook = hook.name, ?reply, "event hook failed");
