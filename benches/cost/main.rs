@@ -325,6 +325,7 @@ fn decide_day() {
             intent: Intent::default(),
             release: ReleaseInfo::default(),
             run: run.clone(),
+            kept: Read::Absent,
             answers: Answers::default(),
         };
         let decision = loop {

@@ -2,6 +2,7 @@
 //!
 //! Source: Flagger `pkg/apis/flagger/v1beta1` and its published CRDs. The CRDs in `crds/` are generated from here.
 
+mod analysis;
 pub mod canary;
 pub mod crd;
 pub mod number;

@@ -148,8 +148,28 @@ fn auth(source: &Source, auth: &Auth) -> Result<git::Auth, Unusable> {
     Ok(git::Auth::Ssh { user: "git".to_owned(), key, known_hosts })
 }
 
+/// Opened forges: sources that agree on everything about theirs share one, and so one writer of statuses.
+#[derive(Default)]
+pub(crate) struct Forges {
+    opened: Vec<(Source, Arc<dyn Forge>)>,
+}
+
+impl Forges {
+    /// The forge of a source, if it has one. Must be called within a tokio runtime.
+    pub(crate) fn open(&mut self, source: &Source, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Forge>>, Unusable> {
+        let same =
+            |other: &Source| other.forge == source.forge && other.forge_repository() == source.forge_repository();
+        if let Some((_, opened)) = self.opened.iter().find(|(other, _)| same(other)) {
+            return Ok(Some(opened.clone()));
+        }
+        let opened = forge(source, clock)?;
+        self.opened.extend(opened.iter().map(|forge| (source.clone(), forge.clone())));
+        Ok(opened)
+    }
+}
+
 /// The forge of a source, if it has one. Must be called within a tokio runtime.
-pub(crate) fn forge(source: &Source, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Forge>>, Unusable> {
+fn forge(source: &Source, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Forge>>, Unusable> {
     let kind = source.forge.kind;
     if kind == ForgeKind::None {
         return Ok(None);

@@ -104,10 +104,17 @@ async fn sides(args: &PlanArgs, config: &Config, source: &Source, question: &Que
     };
     match question {
         Question::Revisions(from, to) => {
-            let (before, after) = (folder.render(&read(from)?, None), read(to)?);
-            Ok(between(before, folder.render(&after, None), after.revision))
+            let (before, _) = read(from)?;
+            let (after, message) = read(to)?;
+            let allowed = allows_prune(&message, &source.name);
+            let set = folder.render(&after, None);
+            Ok(Sides { allowed, ..between(folder.render(&before, None), set, after.revision) })
         }
-        Question::Revision(revision) => against_cluster(args, config, &folder, read(revision)?, false).await,
+        Question::Revision(revision) => {
+            let (snapshot, message) = read(revision)?;
+            let allowed = allows_prune(&message, &source.name);
+            against_cluster(args, config, &folder, snapshot, allowed).await
+        }
         Question::Head => {
             let (snapshot, allowed) = head(source, &folder).await?;
             against_cluster(args, config, &folder, snapshot, allowed).await

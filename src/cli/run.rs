@@ -26,7 +26,7 @@ use crate::controller::{self, Drain, Ports, Source};
 use crate::domain::Gvk;
 use crate::http::{Endpoints, Readiness, Ready, RecordsSlot, serve};
 use crate::ports::{Clock, Cluster, ClusterError, timeout};
-use crate::telemetry::{Telemetry, init_logging};
+use crate::telemetry::{LogSecrets, Telemetry, init_logging};
 use crate::{cluster, hooks, metrics, traffic};
 
 /// Time for work under way to end, within the 30 s that Kubernetes gives a pod.
@@ -39,9 +39,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Runs the daemon until it is told to stop. Exit code 0 after draining.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = load(args)?;
-    init_logging(args.log_format.into(), &args.log_level).context("setting up logs by --log-level")?;
+    let secrets = LogSecrets::default();
+    init_logging(args.log_format.into(), &args.log_level, &secrets).context("setting up logs by --log-level")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let code = runtime.block_on(lives(args, config));
+    let code = runtime.block_on(lives(args, config, &secrets));
     // A call that hangs in a thread must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
@@ -61,10 +62,10 @@ fn file(args: &RunArgs) -> &Path {
 
 /// One life after the other: a changed configuration ends one and begins the next, which costs nothing but a moment
 /// because all that counts is in the cluster and in Git.
-async fn lives(args: &RunArgs, mut config: Config) -> anyhow::Result<ExitCode> {
+async fn lives(args: &RunArgs, mut config: Config, secrets: &LogSecrets) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     loop {
-        match daemon(args, &config, &mut signals).await? {
+        match daemon(args, &config, secrets, &mut signals).await? {
             Ended::With(code) => return Ok(code),
             Ended::Reload(new) => config = *new,
         }
@@ -97,9 +98,10 @@ impl Signals {
     }
 }
 
-async fn daemon(args: &RunArgs, config: &Config, signals: &mut Signals) -> anyhow::Result<Ended> {
+async fn daemon(args: &RunArgs, config: &Config, secrets: &LogSecrets, signals: &mut Signals) -> anyhow::Result<Ended> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let telemetry = Arc::new(Telemetry::new(env!("CARGO_PKG_VERSION"), &config.provider));
+    let telemetry = Telemetry::new(env!("CARGO_PKG_VERSION"), &config.provider);
+    let telemetry = Arc::new(telemetry.with_log_secrets(secrets.clone()));
     let (sources, triggers) = sources(args, config, &clock)?;
     let client = kube::client(&args.cluster).await?;
     let ready = Readiness::default();
@@ -259,11 +261,12 @@ type Triggers = BTreeMap<String, mpsc::Sender<()>>;
 fn sources(args: &RunArgs, config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<(Vec<Triggered>, Triggers)> {
     let cache = compose::cache_dir(args.cache_dir.as_deref());
     let mut remotes = compose::Remotes::default();
+    let mut forges = compose::Forges::default();
     let mut sources = Vec::new();
     let mut triggers = Triggers::new();
     for source in &config.sources {
         let git = remotes.open(source, &cache, clock)?;
-        let forge = compose::forge(source, clock)?;
+        let forge = forges.open(source, clock)?;
         let (sender, receiver) = mpsc::channel(1);
         triggers.insert(source.name.clone(), sender);
         sources.push((Source { settings: compose::source_settings(config, source), git, forge }, receiver));

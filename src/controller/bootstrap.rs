@@ -1,7 +1,7 @@
 //! Canaries without a primary are made from their promoted release, not from the head: in a rebuilt cluster, or where
 //! somebody deleted the primary, a version that nobody judged must not be the only one that users have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::render::rendered;
@@ -72,12 +72,23 @@ async fn has_no_primary(context: &SourceContext, key: &CanaryKey, canary: &Canar
     if matches!(phase, Phase::Unset | Phase::Initializing) {
         return Ok(true);
     }
-    let restoring = RunMemory::parse(live.annotation(RUN_ANNOTATION)).restoring;
-    if phase.is_active() || restoring || canary.spec.target_ref.kind != "Deployment" {
+    let run = RunMemory::parse(live.annotation(RUN_ANNOTATION));
+    if phase.is_active() || (run.restoring && !run.lost) || canary.spec.target_ref.kind != "Deployment" {
         return Ok(false);
     }
     let primary = ObjectKey { name: canary.spec.primary_workload(), ..super::canary::target_key(canary) };
     Ok(cluster.get(&primary).await?.is_none())
+}
+
+/// Whether a canary of the source has lost its primary, and nobody but the source knows what it had.
+pub(super) async fn any_lost(context: &SourceContext, canaries: &BTreeSet<CanaryKey>) -> bool {
+    for key in canaries {
+        let live = context.ports.cluster.get(&key.object_key()).await.ok().flatten();
+        if live.is_some_and(|live| RunMemory::parse(live.annotation(RUN_ANNOTATION)).lost) {
+            return true;
+        }
+    }
+    false
 }
 
 /// A type that is not served has no objects.

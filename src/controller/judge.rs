@@ -161,6 +161,27 @@ pub(super) fn applied(ledger: &mut Ledger, canary: &CanaryKey, applied: Applied,
     }
 }
 
+/// A version that is on trial and that Git explains, because it is what our last apply returned, has a run: also when
+/// somebody's hand replaced it for a moment and so ended the one it had. Anything else is changed by hand, or by a config
+/// that Git does not hold, and has none. `None`: there is nothing to note.
+pub(super) fn explained(ledger: &Ledger, canary: &CanaryKey, version: &Version, started: Timestamp) -> Option<Run> {
+    let live = live(version);
+    let record = ledger.canaries.get(canary)?;
+    let applied = record.applied.as_ref().filter(|applied| applied.live == live && !applied.guilty.is_empty())?;
+    let is_known = record.run.is_some() || record.promoted.as_ref()?.live == live;
+    if is_known || ledger.condemned(canary, &applied.digest, Some(&live)).is_some() {
+        return None;
+    }
+    Some(Run {
+        digest: Some(applied.digest.clone()),
+        live,
+        commit: applied.guilty.first().cloned(),
+        guilty: applied.guilty.clone(),
+        started,
+        restarts: 0,
+    })
+}
+
 /// A person wants a version released once more: a new attempt at the commits that brought it in last, which need not be
 /// those that it was condemned with. A version that is condemned is not any more; one that ended without a verdict has
 /// its run again.

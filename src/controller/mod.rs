@@ -4,6 +4,7 @@
 mod bootstrap;
 mod canary;
 mod drain;
+mod fetch;
 mod journals;
 mod judge;
 mod publisher;
@@ -33,6 +34,7 @@ pub use state::{CONFIRM_PRUNE, KEEP_GIT, state_key};
 
 pub(crate) use render::rendered;
 
+use fetch::Fetcher;
 use registry::Registry;
 use render::SourceRender;
 use source::SourceContext;
@@ -42,21 +44,24 @@ use state::SourceState;
 /// happen at any moment: nothing is lost (I4). Each source comes with the receiver of its triggers (webhook pushes).
 pub async fn run(settings: Settings, ports: Ports, sources: Vec<(Source, mpsc::Receiver<()>)>) {
     let settings = Arc::new(settings);
-    let (registry, looks) = Registry::new();
+    let (registry, looks) = Registry::new(ports.telemetry.log_secrets().clone());
     let registry = Arc::new(registry);
     let (context, background) = canary::Context::new(settings.clone(), ports.clone(), registry.clone());
     let mut tasks = JoinSet::new();
     let mut states = Vec::new();
     tasks.spawn(background);
+    let mut writers: Vec<Vec<Arc<SourceContext>>> = Vec::new();
+    let mut fetchers: Vec<Arc<Fetcher>> = Vec::new();
     let mut publishers: BTreeMap<(String, Option<String>), Vec<Arc<SourceContext>>> = BTreeMap::new();
     for (source, triggers) in sources {
-        let state =
-            Arc::new(SourceState::new(&source.settings.name, &settings.cluster, &settings.namespace, ports.clone()));
+        let state = Arc::new(SourceState::new(&source.settings, &settings.cluster, &settings.namespace, ports.clone()));
         registry.add(&state);
         states.push(state.clone());
         let render = SourceRender::new(source.settings.clone(), settings.cluster.clone());
+        let fetcher = fetcher(&mut fetchers, &source, &ports);
         let context = Arc::new(SourceContext {
             source,
+            fetcher,
             cluster_name: settings.cluster.clone(),
             config_tracking: settings.config_tracking,
             ports: ports.clone(),
@@ -67,10 +72,13 @@ pub async fn run(settings: Settings, ports: Ports, sources: Vec<(Source, mpsc::R
             reverts: std::sync::Mutex::default(),
             passed: std::sync::atomic::AtomicBool::default(),
         });
-        tasks.spawn(writer::run(context.clone()));
+        share_writer(&mut writers, &context);
         let group = (context.source.settings.repository.clone(), context.source.settings.status_branch.clone());
         publishers.entry(group).or_default().push(context.clone());
         tasks.spawn(source::run(context, triggers));
+    }
+    for sources in writers {
+        tasks.spawn(writer::run(sources));
     }
     for sources in publishers.into_values() {
         tasks.spawn(publisher::run(sources));
@@ -85,6 +93,27 @@ pub async fn run(settings: Settings, ports: Ports, sources: Vec<(Source, mpsc::R
         if let Err(error) = state.save(false).await {
             tracing::warn!(source = state.name, %error, "saving the journals at the end");
         }
+    }
+}
+
+/// The fetcher of a source's branch, which it may share with others.
+fn fetcher(known: &mut Vec<Arc<Fetcher>>, source: &Source, ports: &Ports) -> Arc<Fetcher> {
+    let reference = format!("refs/heads/{}", source.settings.branch);
+    if let Some(fetcher) = known.iter().find(|fetcher| fetcher.is_of(&source.git, &reference)) {
+        return fetcher.clone();
+    }
+    let fetcher = Arc::new(Fetcher::new(source.git.clone(), reference, ports.clock.clone()));
+    known.push(fetcher.clone());
+    fetcher
+}
+
+/// Puts a source to those that post to the same repository of the same forge.
+fn share_writer(writers: &mut Vec<Vec<Arc<SourceContext>>>, context: &Arc<SourceContext>) {
+    let Some(forge) = &context.source.forge else { return };
+    let same = |other: &Arc<SourceContext>| other.source.forge.as_ref().is_some_and(|other| Arc::ptr_eq(other, forge));
+    match writers.iter_mut().find(|sources| sources.iter().any(same)) {
+        Some(sources) => sources.push(context.clone()),
+        None => writers.push(vec![context.clone()]),
     }
 }
 

@@ -40,11 +40,15 @@ pub(super) async fn keep_promoted(context: &SourceContext, known: &mut Option<BT
         }
     };
     known.retain(|key, _| wanted.contains_key(key));
-    for (key, commit) in wanted {
-        if known.get(key) == Some(commit) {
-            continue;
-        }
-        let outcome = context.source.git.push_ref(&name(key), commit, true).await;
+    let due: Vec<(&CanaryKey, &Sha)> =
+        wanted.into_iter().filter(|(key, commit)| known.get(*key) != Some(*commit)).collect();
+    let refs: Vec<(String, Sha)> = due.iter().map(|(key, commit)| (name(key), (*commit).clone())).collect();
+    let outcomes = match refs.as_slice() {
+        [] => Vec::new(),
+        [(reference, commit)] => vec![context.source.git.push_ref(reference, commit, true).await],
+        refs => context.source.git.push_refs(refs, true).await,
+    };
+    for ((key, commit), outcome) in due.into_iter().zip(outcomes) {
         context.pushed("promoted", &outcome);
         match outcome {
             Ok(PushOutcome::Pushed(_)) => {

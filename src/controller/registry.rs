@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
@@ -12,6 +13,7 @@ use super::state::SourceState;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::plan::Claim;
 use crate::report::Redactor;
+use crate::telemetry::LogSecrets;
 
 /// The owners of all canaries that sources render. A canary that no source owns is run only with `canaries: all`.
 pub(crate) struct Registry {
@@ -24,6 +26,9 @@ pub(crate) struct Registry {
     /// Canaries whose own objects are being written: what the ledger says of them is old.
     applying: Mutex<BTreeSet<CanaryKey>>,
     secrets: Mutex<Secrets>,
+    /// One revert at a time is pushed to a repository, so that all are counted.
+    reverting: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    log: LogSecrets,
     looks: mpsc::UnboundedSender<CanaryKey>,
 }
 
@@ -40,7 +45,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Registry {
     /// An empty registry, and the canaries that must be looked at because their ownership changed.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<CanaryKey>) {
+    /// What it learns of secrets, `log` learns too.
+    pub(crate) fn new(log: LogSecrets) -> (Self, mpsc::UnboundedReceiver<CanaryKey>) {
         let (looks, receiver) = mpsc::unbounded_channel();
         let registry = Self {
             owners: Mutex::default(),
@@ -49,6 +55,8 @@ impl Registry {
             tried: watch::Sender::new(0),
             applying: Mutex::default(),
             secrets: Mutex::default(),
+            reverting: Mutex::default(),
+            log,
             looks,
         };
         (registry, receiver)
@@ -105,6 +113,18 @@ impl Registry {
         Claims { name: source.name.clone(), owned: of(source), others: others.collect() }
     }
 
+    /// Reverts that were pushed to a repository within the hour before `now`, by all its sources.
+    pub(crate) fn reverts_in_last_hour(&self, repository: &str, now: Timestamp) -> usize {
+        let sources = lock(&self.sources);
+        let same = sources.iter().filter(|source| source.repository == repository);
+        same.map(|source| source.view().ledger.reverts_in_last_hour(now)).sum()
+    }
+
+    /// The turn to push reverts to a repository.
+    pub(crate) fn reverting(&self, repository: &str) -> Arc<tokio::sync::Mutex<()>> {
+        lock(&self.reverting).entry(repository.to_owned()).or_default().clone()
+    }
+
     /// Marks canaries whose own objects are about to be written, until the answer is dropped. Ticks at rest wait for it:
     /// what they see may be a version that the ledger does not know yet.
     pub(crate) fn apply(&self, canaries: BTreeSet<CanaryKey>) -> Applying<'_> {
@@ -132,6 +152,7 @@ impl Registry {
         if news {
             let all = secrets.known.values().flatten().flatten().cloned();
             secrets.redactor = Arc::new(Redactor::new(all));
+            self.log.learn(secrets.redactor.clone());
         }
     }
 
@@ -255,7 +276,7 @@ mod tests {
 
     #[test]
     fn secrets_of_objects_are_known_in_every_form() {
-        let (registry, _looks) = Registry::new();
+        let (registry, _looks) = Registry::new(LogSecrets::default());
         let secret = |value: &str| {
             let data = base64::engine::general_purpose::STANDARD.encode(value);
             Object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"},

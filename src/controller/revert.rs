@@ -137,7 +137,7 @@ async fn decide(
         scope: &scope,
         policy: if context.source.settings.revert { RevertPolicy::Commit } else { RevertPolicy::Off },
         peers: &peers,
-        reverts_in_last_hour: ledger.reverts_in_last_hour(now),
+        reverts_in_last_hour: context.registry.reverts_in_last_hour(&context.state.repository, now),
         reverts_per_hour: REVERTS_PER_HOUR,
         primary_restored: primary_restored(context, &case.canary).await?,
         now,
@@ -206,13 +206,20 @@ fn patience(spec: &CanarySpec) -> SignedDuration {
     SignedDuration::try_from(steps).unwrap_or(SignedDuration::MAX).saturating_add(deadline)
 }
 
-/// Pushes a revert to the branch. `None`: it was refused for good; decide again, it will be proposed.
+/// Pushes a revert to the branch. `None`: decide again. It was refused for good and will be proposed, or it would be one
+/// too many.
 async fn push(
     context: &SourceContext,
     head: &Sha,
     candidate: &Candidate,
     cases: &[Case],
 ) -> Result<Option<Settled>, PassError> {
+    let turn = context.registry.reverting(&context.state.repository);
+    let _turn = turn.lock().await;
+    let pushed = context.registry.reverts_in_last_hour(&context.state.repository, context.ports.clock.now());
+    if pushed >= REVERTS_PER_HOUR {
+        return Ok(None); // another source was first
+    }
     let update = Update {
         reference: context.branch(),
         expected: Some(head.clone()),
@@ -229,6 +236,7 @@ async fn push(
         }
         PushOutcome::Moved => Ok(Some(Settled::Moved)),
         PushOutcome::Refused(words) => {
+            let words = context.registry.redact(&words);
             tracing::warn!(source = context.source.settings.name, words, "the revert was refused");
             let verdicts: Vec<_> = cases.iter().map(|case| case.verdict.clone()).collect();
             context

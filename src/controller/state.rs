@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::journals::{FinishedJournal, Journals};
 use super::judge::{self, Judged, live};
-use super::settings::Ports;
+use super::settings::{Ports, SourceSettings};
 use super::texts::{self, Texts, TextsError};
 use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, FieldManager, Object, ObjectKey};
@@ -54,6 +54,8 @@ struct Draft {
 /// The memory of one source.
 pub(crate) struct SourceState {
     pub(crate) name: String,
+    /// The source's repository, which other sources may share.
+    pub(crate) repository: String,
     cluster_name: String,
     key: ObjectKey,
     ports: Ports,
@@ -103,9 +105,11 @@ pub fn state_key(namespace: &str, source: &str) -> ObjectKey {
 }
 
 impl SourceState {
-    pub(crate) fn new(name: &str, cluster_name: &str, namespace: &str, ports: Ports) -> Self {
+    pub(crate) fn new(source: &SourceSettings, cluster_name: &str, namespace: &str, ports: Ports) -> Self {
+        let name = source.name.as_str();
         Self {
             name: name.to_owned(),
+            repository: source.repository.clone(),
             cluster_name: cluster_name.to_owned(),
             key: state_key(namespace, name),
             ports,
@@ -424,6 +428,17 @@ impl SourceState {
         now: Timestamp,
     ) -> Result<(), StateError> {
         self.update(|state| judge::retried(&mut state.ledger, canary, token, version, now)).await
+    }
+
+    /// A version is on trial: notes its run where Git explains it and the ledger has none.
+    pub(crate) async fn on_trial(
+        &self,
+        canary: &CanaryKey,
+        version: &Version,
+        started: Timestamp,
+    ) -> Result<(), StateError> {
+        let Some(run) = judge::explained(&self.view().ledger, canary, version, started) else { return Ok(()) };
+        self.update(|state| state.ledger.started(canary, run)).await
     }
 
     /// A canary that has been initialised runs what users have: its version counts as promoted.

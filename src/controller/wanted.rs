@@ -1,18 +1,19 @@
 //! The statuses that every commit of a source should have, from the ledger, the Canaries and the head.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::judge::live;
-use super::source::SourceContext;
+use super::source::{HeadOutcome, SourceContext};
 use super::state::State;
 use crate::api::canary::CanaryView;
 use crate::api::{Analysis, Phase};
-use crate::domain::{CanaryKey, Object, ObjectKey, Sha};
+use crate::domain::{CanaryKey, Object, Sha};
 use crate::ports::CommitState;
-use crate::release::{Case, CaseState, Closed, Condemned, Record};
+use crate::release::{Case, CaseState, Closed, Condemned, Posted, Record};
 use crate::report::{
     CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, record_path, rollup_context, rollup_status,
     status_link,
@@ -22,30 +23,56 @@ use crate::rollout::{RUN_ANNOTATION, RunMemory, Version};
 /// Other workloads of a commit must be ready within this time.
 const READY_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 
-/// All statuses as they should be. `None` while the state or the cluster cannot be read.
-pub(super) async fn wanted(context: &SourceContext, view: &State) -> Option<Vec<Want>> {
-    let mut states: Vec<(CanaryKey, Sha, CanaryState, u32)> = Vec::new();
-    let reverts = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    for (key, record) in &view.ledger.canaries {
-        let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
-        let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
-        states.extend(canary_states(context, view, key, record, canary.as_ref(), &reverts));
+/// A status that should be in force, and the source whose ledger remembers that it was posted (its place in the list).
+pub(super) struct Wanted {
+    pub(super) want: Want,
+    pub(super) source: usize,
+}
+
+/// A source of a forge's repository, with its memory at one moment.
+pub(super) struct Seen<'a> {
+    pub(super) context: &'a SourceContext,
+    pub(super) view: Arc<State>,
+}
+
+/// What one commit is told about one canary.
+struct Told {
+    source: usize,
+    key: CanaryKey,
+    sha: Sha,
+    state: CanaryState,
+    attempt: u32,
+}
+
+/// All statuses as they should be, of all sources of one repository. `None` while the cluster cannot be read.
+pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
+    let mut states: Vec<Told> = Vec::new();
+    for (source, Seen { context, view }) in sources.iter().enumerate() {
+        let reverts = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        for (key, record) in &view.ledger.canaries {
+            let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
+            let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
+            let told = canary_states(context, view, key, record, canary.as_ref(), &reverts);
+            states.extend(told.into_iter().map(|(key, sha, state, attempt)| Told { source, key, sha, state, attempt }));
+        }
     }
     let mut changed: BTreeMap<&Sha, BTreeSet<&CanaryKey>> = BTreeMap::new();
-    for (key, sha, _, _) in &states {
+    for Told { key, sha, .. } in &states {
         changed.entry(sha).or_default().insert(key);
     }
-    let cluster = &context.cluster_name;
-    let mut wanted: Vec<Want> = states
-        .iter()
-        .map(|(key, sha, state, attempt)| {
-            let changed = changed.get(sha).map_or(0, BTreeSet::len);
-            canary_status(cluster, key, sha, state, *attempt, changed, link(context, &record_path(key)))
-        })
-        .collect();
-    wanted.extend(rollups(context, view, &states).await?);
-    for want in &mut wanted {
-        want.status.description = clip(&context.registry.redact(&want.status.description));
+    let mut wanted = Vec::new();
+    for Told { source, key, sha, state, attempt } in &states {
+        let Some(Seen { context, .. }) = sources.get(*source) else { continue };
+        let changed = changed.get(sha).map_or(0, BTreeSet::len);
+        let link = link(context, &record_path(key));
+        let want = canary_status(&context.cluster_name, key, sha, state, *attempt, changed, link);
+        wanted.push(Wanted { want, source: *source });
+    }
+    wanted.extend(rollups(sources, &states).await?);
+    if let Some(Seen { context, .. }) = sources.first() {
+        for Wanted { want, .. } in &mut wanted {
+            want.status.description = clip(&context.registry.redact(&want.status.description));
+        }
     }
     Some(wanted)
 }
@@ -197,68 +224,103 @@ fn step(analysis: &Analysis, canary: &CanaryView) -> Progress {
     }
 }
 
-/// Roll-ups: of the head, and of every commit whose canaries have statuses.
-async fn rollups(
-    context: &SourceContext,
-    view: &State,
-    states: &[(CanaryKey, Sha, CanaryState, u32)],
-) -> Option<Vec<Want>> {
-    let head = context.head();
-    let mut by_commit: BTreeMap<Sha, (BTreeMap<CanaryKey, CanaryState>, u32)> = BTreeMap::new();
-    for (key, sha, state, attempt) in states {
-        let entry = by_commit.entry(sha.clone()).or_default();
-        entry.0.insert(key.clone(), state.clone());
-        entry.1 = entry.1.max(*attempt);
+/// What is known of one commit.
+#[derive(Default)]
+struct Commit {
+    canaries: BTreeMap<CanaryKey, CanaryState>,
+    attempt: u32,
+    /// The first source that has something to say about it.
+    source: Option<usize>,
+}
+
+/// Roll-ups: of the heads, and of every commit whose canaries have statuses. One for each commit, whatever the number of
+/// sources that it is a commit of.
+async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
+    let mut commits: BTreeMap<Sha, Commit> = BTreeMap::new();
+    for Told { source, key, sha, state, attempt } in states {
+        let commit = commits.entry(sha.clone()).or_default();
+        commit.canaries.insert(key.clone(), state.clone());
+        commit.attempt = commit.attempt.max(*attempt);
+        commit.source.get_or_insert(*source);
     }
-    let applied: BTreeMap<&Sha, (&[ObjectKey], Option<Timestamp>)> = head
-        .before
-        .iter()
-        .map(|past| (&past.sha, (past.workloads.as_slice(), past.at)))
-        .chain(head.sha.as_ref().map(|sha| (sha, (head.workloads.as_slice(), head.at))))
-        .collect();
-    for sha in applied.keys() {
-        by_commit.entry((*sha).clone()).or_default();
-    }
-    let own = rollup_context(&context.cluster_name);
-    let open = view.ledger.posted.iter().filter(|posted| posted.status.context == own && !posted.is_terminal());
-    let mut superseded: Vec<Sha> = open.map(|posted| posted.status.sha.clone()).collect();
-    superseded.retain(|sha| !by_commit.contains_key(sha));
-    let mut wanted = Vec::new();
-    for (sha, (canaries, attempt)) in by_commit {
-        let mut rollup = Rollup { canaries: canaries.into_iter().collect(), ..Rollup::default() };
-        let mut attempt = attempt.max(1);
-        if head.sha.as_ref() == Some(&sha) {
-            let late = head.at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
-            attempt = attempt.max(head.attempt);
-            rollup.problems = head.failures.clone();
-            let open = view.ledger.open_cases().into_iter().map(|case| &case.canary);
-            let waiting = open.filter(|canary| head.restores.contains(canary));
-            rollup.waiting.extend(waiting.map(|canary| format!("{canary} to be restored")));
-            if late { &mut rollup.problems } else { &mut rollup.waiting }.extend(head.waiting.iter().cloned());
+    let heads: Vec<Arc<HeadOutcome>> = sources.iter().map(|seen| seen.context.head()).collect();
+    for (source, head) in heads.iter().enumerate() {
+        for sha in head.before.iter().map(|past| &past.sha).chain(&head.sha) {
+            commits.entry(sha.clone()).or_default().source.get_or_insert(source);
         }
-        if let Some((workloads, at)) = applied.get(&sha) {
-            for key in *workloads {
-                let object = context.ports.cluster.get(key).await.ok()?;
-                let late = at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
-                match object.filter(|object| object.annotation("serin.dev/wait") != Some("disabled")) {
-                    Some(object) if !is_ready(&object) && late => {
-                        rollup.failed.push(format!("{key} is not ready after 5 min"))
-                    }
-                    Some(object) if !is_ready(&object) => rollup.waiting.push(key.to_string()),
-                    _ => {}
-                }
+    }
+    let mut wanted = passed_over(sources, &heads, &commits);
+    for (sha, Commit { canaries, attempt, source }) in commits {
+        let source = source.unwrap_or_default();
+        let mut rollup = Rollup { canaries: canaries.into_iter().collect(), ..Rollup::default() };
+        for (seen, head) in sources.iter().zip(&heads) {
+            contribute(seen, head, &sha, &mut rollup).await?;
+            let context = seen.context;
+            let behind = head.sha.as_ref() != Some(&sha) && context.fetcher.head().as_ref() == Some(&sha);
+            if sources.len() > 1 && behind && !context.source.settings.suspend {
+                rollup.waiting.push(format!("source {}", context.source.settings.name));
             }
         }
-        wanted.push(rollup_status(&context.cluster_name, &sha, &rollup, attempt, link(context, README)));
-    }
-    for sha in superseded {
-        let by = head.sha.as_ref().map(|head| head.short().to_owned()).unwrap_or_default();
-        let mut want = rollup_status(&context.cluster_name, &sha, &Rollup::default(), 1, link(context, README));
-        want.status.state = CommitState::Error;
-        want.status.description = format!("superseded by {by}");
-        wanted.push(want);
+        let Some(Seen { context, .. }) = sources.get(source) else { continue };
+        let want = rollup_status(&context.cluster_name, &sha, &rollup, attempt.max(1), link(context, README));
+        wanted.push(Wanted { want, source });
     }
     Some(wanted)
+}
+
+/// What one source knows of a commit besides its canaries.
+async fn contribute(seen: &Seen<'_>, head: &HeadOutcome, sha: &Sha, rollup: &mut Rollup) -> Option<()> {
+    let Seen { context, view } = seen;
+    let is_late =
+        |at: Option<Timestamp>| at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
+    if head.sha.as_ref() == Some(sha) {
+        rollup.confirmed |= head.confirmed;
+        rollup.problems.extend(head.failures.iter().cloned());
+        let open = view.ledger.open_cases().into_iter().map(|case| &case.canary);
+        let waiting = open.filter(|canary| head.restores.contains(canary));
+        rollup.waiting.extend(waiting.map(|canary| format!("{canary} to be restored")));
+        let late = is_late(head.at);
+        if late { &mut rollup.problems } else { &mut rollup.waiting }.extend(head.waiting.iter().cloned());
+    }
+    let now = head.sha.as_ref().map(|sha| (sha, &head.workloads, head.at));
+    let past = head.before.iter().map(|past| (&past.sha, &past.workloads, past.at));
+    // The last one counts: a commit that is the head again.
+    let Some((_, workloads, at)) = past.chain(now).rfind(|(applied, ..)| *applied == sha) else {
+        return Some(());
+    };
+    for key in workloads {
+        let object = context.ports.cluster.get(key).await.ok()?;
+        match object.filter(|object| object.annotation("serin.dev/wait") != Some("disabled")) {
+            Some(object) if !is_ready(&object) && is_late(at) => {
+                rollup.failed.push(format!("{key} is not ready after 5 min"))
+            }
+            Some(object) if !is_ready(&object) => rollup.waiting.push(key.to_string()),
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+/// Ends of roll-ups that are open of commits which nobody has anything to say about any more.
+fn passed_over(sources: &[Seen<'_>], heads: &[Arc<HeadOutcome>], commits: &BTreeMap<Sha, Commit>) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    let mut ended = BTreeSet::new();
+    for (source, (Seen { context, view }, head)) in sources.iter().zip(heads).enumerate() {
+        let own = rollup_context(&context.cluster_name);
+        let open = view.ledger.posted.iter().filter(|posted| posted.status.context == own && !posted.is_terminal());
+        for Posted { status, .. } in open {
+            if commits.contains_key(&status.sha) || !ended.insert(&status.sha) {
+                continue;
+            }
+            let by = head.sha.as_ref().map(|head| head.short().to_owned()).unwrap_or_default();
+            let rollup = Rollup::default();
+            let mut want = rollup_status(&context.cluster_name, &status.sha, &rollup, 1, link(context, README));
+            want.status.state = CommitState::Error;
+            want.status.description = format!("superseded by {by}");
+            wanted.push(Wanted { want, source });
+        }
+    }
+    wanted
 }
 
 /// Whether a workload has rolled out: the rules of kstatus for Deployment, StatefulSet and DaemonSet.

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::select_all;
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::caught;
 use super::source::SourceContext;
-use super::wanted::wanted;
+use super::wanted::{Seen, Wanted, wanted};
 use crate::domain::Sha;
 use crate::ports::{Change, Clock, CommitState, CommitStatus, Forge, ForgeError, timeout};
 use crate::release::Posted;
@@ -31,18 +33,24 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Posted statuses that are remembered of commits of which nothing is wanted any more.
 const POSTED_KEPT: usize = 200;
 
-/// Posts statuses of one source until drained or dropped.
-pub(crate) async fn run(context: Arc<SourceContext>) {
-    let Some(forge) = context.source.forge.clone() else { return };
-    let clock = context.ports.clock.clone();
-    let mut changes = context.ports.cluster.changes();
-    let mut changed = context.state.changes();
+/// Posts the statuses of sources that share a forge's repository until drained or dropped. One writer for all of them:
+/// a commit has one roll-up, and the forge counts the writes of all.
+pub(crate) async fn run(sources: Vec<Arc<SourceContext>>) {
+    let Some(first) = sources.first().cloned() else { return };
+    let Some(forge) = first.source.forge.clone() else { return };
+    let ports = &first.ports;
+    let clock = ports.clock.clone();
+    let mut changes = ports.cluster.changes();
+    let mut changed: Vec<_> = sources.iter().map(|source| source.state.changes()).collect();
     let mut known = Known::default();
     let mut failures = 0u32;
     loop {
-        known.fresh &= !something_changed(&mut changes) && !changed.has_changed().unwrap_or(true);
-        changed.borrow_and_update();
-        let post = caught("posting a status", post_one(&context, forge.as_ref(), &mut known)).await;
+        known.fresh &= !something_changed(&mut changes);
+        for source in &mut changed {
+            known.fresh &= !source.has_changed().unwrap_or(true);
+            source.borrow_and_update();
+        }
+        let post = caught("posting a status", post_one(&sources, forge.as_ref(), &mut known)).await;
         let wait = match post.unwrap_or(Posting::Failed(None)) {
             Posting::More => {
                 failures = 0;
@@ -64,14 +72,15 @@ pub(crate) async fn run(context: Arc<SourceContext>) {
             known.fresh &= idle;
             tokio::select! {
                 biased;
-                () = context.ports.drain.wait() => return,
+                () = ports.drain.wait() => return,
                 () = clock.sleep_until(wake) => continue,
             }
         }
+        let told = select_all(changed.iter_mut().map(|source| source.changed().boxed()));
         tokio::select! {
             biased;
-            () = context.ports.drain.wait() => return,
-            _ = changed.changed() => settle(clock.as_ref()).await,
+            () = ports.drain.wait() => return,
+            _ = told => settle(clock.as_ref()).await,
             () = canary_changed(&mut changes) => settle(clock.as_ref()).await,
             () = clock.sleep_until(wake) => {}
         }
@@ -129,35 +138,28 @@ struct Known {
     read: BTreeMap<Sha, Vec<CommitStatus>>,
     /// What was posted and is not in the ledger yet. It can wait, because after a restart the forge is asked anyway
     /// before anything is posted about a commit.
-    unrecorded: BTreeMap<(Sha, String), Posted>,
+    unrecorded: BTreeMap<(Sha, String), (usize, Posted)>,
     /// When the first of these was posted that belongs into the ledger.
     since: Option<Timestamp>,
     /// Commits that something is wanted of.
     wanted: BTreeSet<Sha>,
     /// What is still to be posted, as of the last look at all canaries, which is dear when there are many.
-    queue: VecDeque<Want>,
+    queue: VecDeque<Wanted>,
     /// Whether a pending status is wanted, which may change as time passes.
     waiting: bool,
     /// Whether nothing that statuses are made of has changed since then.
     fresh: bool,
 }
 
-async fn post_one(context: &SourceContext, forge: &dyn Forge, known: &mut Known) -> Posting {
+async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut Known) -> Posting {
+    let Some(context) = sources.first() else { return Posting::Idle(None) };
     let clock = context.ports.clock.as_ref();
-    if !known.fresh || known.queue.is_empty() {
-        let view = context.state.view();
-        let Some(wanted) = wanted(context, &view).await else { return Posting::Idle(Some(RETRY)) };
-        known.wanted = wanted.iter().map(|want| want.status.sha.clone()).collect();
-        let shas = &known.wanted;
-        known.read.retain(|sha, _| shas.contains(sha));
-        let posted: Vec<Posted> = view.ledger.posted.iter().chain(known.unrecorded.values()).cloned().collect();
-        known.queue = to_post(&wanted, &posted).into();
-        known.waiting = wanted.iter().any(|want| want.status.state == CommitState::Pending);
-        known.fresh = true;
+    if (!known.fresh || known.queue.is_empty()) && !look(sources, known).await {
+        return Posting::Idle(Some(RETRY));
     }
-    let Some(want) = known.queue.pop_front() else {
+    let Some(Wanted { want, source }) = known.queue.pop_front() else {
         if known.since.is_some() {
-            return write_down(context, known).await;
+            return write_down(sources, known).await;
         }
         return Posting::Idle(known.waiting.then_some(RETRY.saturating_mul(3)));
     };
@@ -167,10 +169,10 @@ async fn post_one(context: &SourceContext, forge: &dyn Forge, known: &mut Known)
             Ok(Ok(found)) => {
                 known.read.insert(want.status.sha.clone(), found);
             }
-            Ok(Err(error)) => return failed(context, known, &want, error).await,
+            Ok(Err(error)) => return failed(sources, known, (&want, source), error).await,
             Err(late) => {
                 let error = ForgeError::Later { message: late.to_string(), retry_after: None };
-                return failed(context, known, &want, error).await;
+                return failed(sources, known, (&want, source), error).await;
             }
         }
     }
@@ -179,26 +181,52 @@ async fn post_one(context: &SourceContext, forge: &dyn Forge, known: &mut Known)
         let is_there = found.contains(&want.status);
         found.retain(|status| status.context != want.status.context);
         if is_there {
-            return record(context, known, want).await;
+            return record(sources, known, want, source).await;
         }
     }
     match timeout(clock, ANSWER, forge.set_status(&want.status)).await {
         Ok(Ok(())) => {
             context.ports.telemetry.status_posted("posted");
-            record(context, known, want).await
+            record(sources, known, want, source).await
         }
-        Ok(Err(error)) => failed(context, known, &want, error).await,
+        Ok(Err(error)) => failed(sources, known, (&want, source), error).await,
         Err(late) => {
             // It may have arrived: look before posting again.
             known.read.remove(&want.status.sha);
             let error = ForgeError::Later { message: late.to_string(), retry_after: None };
-            failed(context, known, &want, error).await
+            failed(sources, known, (&want, source), error).await
         }
     }
 }
 
+/// Looks at all canaries anew: what is wanted, and what of it is to be posted. False when they cannot be read.
+async fn look(sources: &[Arc<SourceContext>], known: &mut Known) -> bool {
+    let seen: Vec<Seen<'_>> =
+        sources.iter().map(|context| Seen { context: context.as_ref(), view: context.state.view() }).collect();
+    let Some(wanted) = wanted(&seen).await else { return false };
+    known.wanted = wanted.iter().map(|wanted| wanted.want.status.sha.clone()).collect();
+    let shas = &known.wanted;
+    known.read.retain(|sha, _| shas.contains(sha));
+    let unrecorded = known.unrecorded.values().map(|(_, posted)| posted);
+    let mut posted: Vec<Posted> =
+        seen.iter().flat_map(|seen| &seen.view.ledger.posted).chain(unrecorded).cloned().collect();
+    // Of two sources that remember a commit's roll-up the later one is right.
+    posted.sort_by_key(|posted| posted.at);
+    known.waiting = wanted.iter().any(|wanted| wanted.want.status.state == CommitState::Pending);
+    let place = |want: &Want| (want.status.sha.clone(), want.status.context.clone());
+    let owners: BTreeMap<(Sha, String), usize> =
+        wanted.iter().map(|wanted| (place(&wanted.want), wanted.source)).collect();
+    let wants: Vec<Want> = wanted.into_iter().map(|wanted| wanted.want).collect();
+    let due = to_post(&wants, &posted).into_iter();
+    known.queue =
+        due.map(|want| Wanted { source: owners.get(&place(&want)).copied().unwrap_or_default(), want }).collect();
+    known.fresh = true;
+    true
+}
+
 /// Takes note of what was posted; the ledger follows when nothing more is to be posted, or after a while.
-async fn record(context: &SourceContext, known: &mut Known, want: Want) -> Posting {
+async fn record(sources: &[Arc<SourceContext>], known: &mut Known, want: Want, source: usize) -> Posting {
+    let Some(context) = sources.get(source) else { return Posting::More };
     let now = context.ports.clock.now();
     let posted = Posted { status: want.status, attempt: want.attempt, at: now };
     let place = (posted.status.sha.clone(), posted.status.context.clone());
@@ -210,40 +238,40 @@ async fn record(context: &SourceContext, known: &mut Known, want: Want) -> Posti
     if posted.status.state != CommitState::Pending || !view.ledger.posted.iter().any(is_step) {
         known.since.get_or_insert(now);
     }
-    known.unrecorded.insert(place, posted);
+    known.unrecorded.insert(place, (source, posted));
     let due = known.since.and_then(|since| since.checked_add(RECORD).ok());
     if known.since.is_some() && (known.queue.is_empty() || due.is_some_and(|due| due <= now)) {
-        write_down(context, known).await
+        write_down(sources, known).await
     } else {
         Posting::More
     }
 }
 
-/// Writes into the ledger what was posted, but for the further steps of a pending status, which are not worth a write.
-async fn write_down(context: &SourceContext, known: &mut Known) -> Posting {
-    let (unrecorded, wanted) = (known.unrecorded.clone(), &known.wanted);
-    let result = context
-        .state
-        .update(|state| {
+/// Writes into the ledgers what was posted, but for the further steps of a pending status, which are not worth a write.
+async fn write_down(sources: &[Arc<SourceContext>], known: &mut Known) -> Posting {
+    for (index, context) in sources.iter().enumerate() {
+        let own = known.unrecorded.iter().filter(|(_, (source, _))| *source == index);
+        let unrecorded: BTreeMap<_, _> = own.map(|(place, (_, posted))| (place.clone(), posted.clone())).collect();
+        if unrecorded.is_empty() {
+            continue;
+        }
+        let (places, wanted) = (unrecorded.keys().cloned().collect::<Vec<_>>(), &known.wanted);
+        let result = context.state.update(|state| {
             let place = |entry: &Posted| (entry.status.sha.clone(), entry.status.context.clone());
             state.ledger.posted.retain(|entry| !unrecorded.contains_key(&place(entry)));
             let mut entries: Vec<Posted> = unrecorded.into_values().collect();
             entries.sort_by_key(|entry| entry.at);
             state.ledger.posted.extend(entries);
             forget_posted(&mut state.ledger.posted, wanted);
-        })
-        .await;
-    match result {
-        Ok(()) => {
-            known.unrecorded.clear();
-            known.since = None;
-            Posting::More
-        }
-        Err(error) => {
+        });
+        if let Err(error) = result.await {
             tracing::warn!(%error, "recording posted statuses");
-            Posting::Failed(None)
+            return Posting::Failed(None);
         }
+        places.iter().for_each(|place| drop(known.unrecorded.remove(place)));
     }
+    known.since = None;
+    Posting::More
 }
 
 /// Keeps what is still wanted, and the last of the others: a commit that comes back is not told its old state again.
@@ -257,7 +285,13 @@ fn forget_posted(posted: &mut Vec<Posted>, wanted: &BTreeSet<Sha>) {
     });
 }
 
-async fn failed(context: &SourceContext, known: &mut Known, want: &Want, error: ForgeError) -> Posting {
+async fn failed(
+    sources: &[Arc<SourceContext>],
+    known: &mut Known,
+    (want, source): (&Want, usize),
+    error: ForgeError,
+) -> Posting {
+    let Some(context) = sources.get(source) else { return Posting::More };
     match error {
         ForgeError::Later { message, retry_after } => {
             context.ports.telemetry.status_posted("later");
@@ -268,7 +302,7 @@ async fn failed(context: &SourceContext, known: &mut Known, want: &Want, error: 
             context.ports.telemetry.status_posted("refused");
             // Recorded as posted: it will never be taken, and must not block the others.
             tracing::error!(commit = want.status.sha.short(), context = want.status.context, message, "status refused");
-            record(context, known, want.clone()).await
+            record(sources, known, want.clone(), source).await
         }
     }
 }

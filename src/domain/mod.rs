@@ -5,6 +5,7 @@ mod go;
 mod names;
 mod object;
 mod redact;
+mod redactor;
 mod snapshot;
 
 pub use digest::{Digest, canonical_json, sha256_hex};
@@ -12,6 +13,7 @@ pub use go::{format_duration, format_float, parse_duration};
 pub use names::{CanaryKey, Gvk, ObjectKey, Sha};
 pub use object::{FieldManager, Object};
 pub use redact::{redact, truncate, with_causes};
+pub use redactor::Redactor;
 pub use snapshot::{Blob, Snapshot};
 
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,8 @@
 //! What came of it is read three ways: the server's word on the ref, its messages, and the ref itself, read again over
 //! a new connection. libgit2 alone says "ok" when a server took the pack and refused the ref.
 
+use std::collections::BTreeSet;
+
 use git2::{Direction, Oid, PushOptions, RemoteCallbacks, Repository};
 
 use super::commit;
@@ -111,6 +113,63 @@ impl Mirror {
         let repository = self.repository()?;
         let new = mirror::commit(&repository, sha)?.id();
         self.push(&repository, reference, new, Expected::Any, force)
+    }
+
+    /// See [`crate::ports::GitRemote::push_refs`]. What does not go through together is pushed one by one, to learn why.
+    pub(super) fn push_refs(&mut self, refs: &[(String, Sha)], force: bool) -> Vec<Result<PushOutcome, GitError>> {
+        let together = match &self.place.location {
+            Location::Http { .. } | Location::Ssh { .. } if refs.len() > 1 => self.push_together(refs, force),
+            _ => BTreeSet::new(),
+        };
+        let mut down: Option<GitError> = None;
+        let mut push = |(reference, sha): &(String, Sha)| {
+            if together.contains(reference.as_str()) {
+                return Ok(PushOutcome::Pushed(sha.clone()));
+            }
+            if let Some(error) = &down {
+                return Err(error.clone());
+            }
+            let outcome = self.push_ref(reference, sha, force);
+            if let Err(error @ GitError::Unavailable { .. }) = &outcome {
+                down = Some(error.clone());
+            }
+            outcome
+        };
+        refs.iter().map(&mut push).collect()
+    }
+
+    /// Pushes refs over one connection, and reads back over another which of them point where they should.
+    fn push_together<'a>(&mut self, refs: &'a [(String, Sha)], force: bool) -> BTreeSet<&'a str> {
+        let Ok(repository) = self.repository() else { return BTreeSet::new() };
+        let known = |(reference, sha): &'a (String, Sha)| {
+            mirror::check_reference(reference).ok()?;
+            Some((reference.as_str(), mirror::commit(&repository, sha).ok()?.id()))
+        };
+        let wanted: Vec<(&str, Oid)> = refs.iter().filter_map(known).collect();
+        let connected = |specs: Option<&[String]>| {
+            let writer = self.writer();
+            if let Some(registered) = writer {
+                registered.endpoint.begin();
+            }
+            let mut remote = repository.remote_anonymous(&self.address(writer))?;
+            let mut connection = remote.connect_auth(Direction::Push, None, None)?;
+            if let Some(specs) = specs {
+                let mut options = PushOptions::new();
+                options.packbuilder_parallelism(1);
+                connection.remote().push(specs, Some(&mut options))?;
+                return Ok(Vec::new());
+            }
+            let heads = connection.list()?;
+            let there = wanted.iter().filter(|(reference, new)| listed(heads, reference) == Some(*new));
+            Ok::<_, git2::Error>(there.map(|(reference, _)| *reference).collect())
+        };
+        let sign = if force { "+" } else { "" };
+        let specs: Vec<String> = wanted.iter().map(|(reference, new)| format!("{sign}{new}:{reference}")).collect();
+        // Whatever it says, what counts is where the refs point afterwards; a failure is met again one by one.
+        drop(connected(Some(&specs)));
+        let there = connected(None);
+        self.writer().and_then(|registered| registered.endpoint.take_failure());
+        there.unwrap_or_default().into_iter().collect()
     }
 
     fn push(

@@ -57,7 +57,7 @@ impl Mirror {
 }
 
 /// The files of a revision of a checkout on this machine, as [`crate::ports::GitRemote::snapshot`] reads those of a
-/// remote. `revision` is whatever `git rev-parse` understands.
+/// remote, and the commit's message. `revision` is whatever `git rev-parse` understands.
 ///
 /// # Errors
 /// [`GitError::Missing`] when there is no such revision, or it is over the limits.
@@ -66,7 +66,7 @@ pub fn read_revision(
     revision: &str,
     prefixes: &[String],
     limits: Limits,
-) -> Result<Snapshot, GitError> {
+) -> Result<(Snapshot, String), GitError> {
     let missing = |error: &git2::Error| {
         GitError::Missing(format!("reading {revision} of {}: {}", checkout.display(), error.message()))
     };
@@ -81,7 +81,10 @@ pub fn read_revision(
         snapshot: Snapshot { revision: Some(mirror::sha(commit.id())), ..Snapshot::default() },
     };
     match commit.tree().map_err(Stop::from).and_then(|tree| walk.folder(&tree, "", 0)) {
-        Ok(()) => Ok(without_case_twins(walk.snapshot)),
+        Ok(()) => {
+            let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
+            Ok((without_case_twins(walk.snapshot), message))
+        }
         Err(Stop::Git(error)) => Err(missing(&error)),
         Err(Stop::Limit(why)) => Err(GitError::Missing(format!("{revision} is over the limits: {why}"))),
     }

@@ -92,4 +92,10 @@ impl GitRemote for Worker {
         let (reference, sha) = (reference.to_owned(), sha.clone());
         self.run(move |mirror| mirror.push_ref(&reference, &sha, force)).await
     }
+
+    async fn push_refs(&self, refs: &[(String, Sha)], force: bool) -> Vec<Result<PushOutcome, GitError>> {
+        let (wanted, count) = (refs.to_vec(), refs.len());
+        let outcomes = self.run(move |mirror| Ok(mirror.push_refs(&wanted, force))).await;
+        outcomes.unwrap_or_else(|error| vec![Err(error); count])
+    }
 }

@@ -158,4 +158,14 @@ pub trait GitRemote: Send + Sync {
     /// # Errors
     /// See [`GitError`].
     async fn push_ref(&self, reference: &str, sha: &Sha, force: bool) -> Result<PushOutcome, GitError>;
+
+    /// The same for several refs, over one connection where that is possible; what became of each, in their order. One
+    /// that is refused does not stop the others.
+    async fn push_refs(&self, refs: &[(String, Sha)], force: bool) -> Vec<Result<PushOutcome, GitError>> {
+        let mut outcomes = Vec::with_capacity(refs.len());
+        for (reference, sha) in refs {
+            outcomes.push(self.push_ref(reference, sha, force).await);
+        }
+        outcomes
+    }
 }

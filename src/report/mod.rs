@@ -1,11 +1,10 @@
 //! Words for people: commit statuses, the revert's message, the status branch's files. Nothing is sent from here.
 
-mod redact;
 mod revert_message;
 mod status_files;
 mod statuses;
 
-pub use redact::Redactor;
+pub use crate::domain::Redactor;
 pub use revert_message::{RevertedCanary, RevertedCommit, revert_message};
 pub use status_files::{
     CanaryRow, JOURNALS_KEPT, JournalHook, JournalMetric, JournalTick, StatusRecord, journal_line, journal_path,

@@ -8,7 +8,7 @@ use super::promote;
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
 use super::strategy;
-use super::tick::{Tick, Told, same};
+use super::tick::{Remake, Tick, Told, same};
 use crate::api::{Phase, WebhookType};
 use crate::domain::Weights;
 
@@ -182,6 +182,11 @@ fn primary_is_ready(tick: &mut Tick) -> bool {
         Read::Present(primary) => primary,
         Read::Failed(error) => {
             tick.hold(error.clone());
+            return false;
+        }
+        Read::Absent if tick.remake() == Remake::Lost => {
+            let message = format!("{} was deleted and nothing is kept of the promoted version", tick.primary());
+            rollback::fail(tick, Failure::cancelled(&message));
             return false;
         }
         Read::Absent => {

@@ -24,12 +24,12 @@ pub fn decide(canary: &CanaryView, seen: &Observation) -> Step {
 }
 
 /// Whether the applier must leave the target's pod template alone now: because the target may carry traffic while the
-/// primary is exchanged, or because `serin.dev/on-new-release: finish` asks to judge the running release first.
+/// primary is exchanged (unless only the target can bring a lost primary back), or because `serin.dev/on-new-release: finish` asks to judge the running release first.
 pub fn holds_template(canary: &CanaryView) -> bool {
     let run = super::RunMemory::parse(canary.annotations.get(super::RUN_ANNOTATION).map(String::as_str));
     match canary.status.phase {
         Phase::Promoting | Phase::Finalising => true,
-        Phase::Failed => run.restoring,
+        Phase::Failed => run.restoring && !run.lost,
         Phase::Progressing | Phase::WaitingPromotion => canary.setting("on-new-release") == Some("finish"),
         _ => false,
     }
@@ -51,6 +51,7 @@ impl Tick<'_> {
         }
         self.adopt();
         let phase = self.status.phase;
+        self.run.lost &= self.seen.primary.present().is_none();
         // Only a failure that was recorded in full is being undone; one that was not is found again.
         self.run.restoring &= phase == Phase::Failed;
         if phase.is_active() && self.must_end()? {

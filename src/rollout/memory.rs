@@ -38,6 +38,12 @@ pub struct RunMemory {
     /// The release failed while the primary could not take all traffic: it is being given the promoted version back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub restoring: bool,
+    /// The primary is gone and nothing is kept of what it had: only the target can bring it back, when it has that version.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+    /// Since when no side has served, while the primary carries the promoted release already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dark_since: Option<Timestamp>,
     /// What people were told last about a state that lasts, so that it is said once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,

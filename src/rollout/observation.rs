@@ -208,6 +208,9 @@ pub struct Observation {
     pub target: Read<Workload>,
     /// Its copy that serves users.
     pub primary: Read<Workload>,
+    /// Looked at only when the primary is gone: which version is kept aside for making it again. `Present(None)`:
+    /// something is kept that was taken over from another program, which notes no version.
+    pub kept: Read<Option<Version>>,
     /// Why generated objects cannot be made at all (selector label missing, config missing, two canaries on one
     /// target, fields the provider cannot honour …): nothing advances meanwhile, rollbacks still happen.
     pub objects: Result<(), String>,

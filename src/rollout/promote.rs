@@ -4,7 +4,7 @@ use super::decision::{Action, AlertText, Cause, Level, Outcome, Severity};
 use super::observation::{Read, Version, Workload};
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
-use super::tick::{Tick, Told};
+use super::tick::{Remake, Tick, Told};
 use crate::api::{Phase, WebhookType};
 use crate::domain::Weights;
 
@@ -140,7 +140,12 @@ fn ready_primary<'a>(tick: &mut Tick<'a>) -> Option<&'a Workload> {
         Read::Absent => {
             tick.warn(format!("{} not found", tick.primary()));
             if target_moved_on(tick) {
-                tick.remake_primary();
+                if tick.remake() == Remake::Lost {
+                    let why = "the primary was deleted and the target has changed since the analysis";
+                    rollback::fail(tick, Failure::cancelled(why));
+                } else {
+                    tick.remake_primary();
+                }
             } else {
                 // Gone in the middle of its promotion: the target has what it must carry.
                 tick.actions.push(Action::CreatePrimary);
@@ -148,8 +153,15 @@ fn ready_primary<'a>(tick: &mut Tick<'a>) -> Option<&'a Workload> {
             return None;
         }
     };
+    let dark = dark_again(tick, primary);
     match tick.primary_readiness(primary) {
         Readiness::Ready => {}
+        Readiness::Waiting(error) if dark => {
+            let error = format!("{} not ready: {error}, and no copy of {} serves", tick.primary(), tick.target());
+            tick.warn(error.clone());
+            rollback::promotion_failed(tick, &error);
+            return None;
+        }
         Readiness::Waiting(error) => {
             tick.warn(format!("{} not ready: {error}", tick.primary()));
             return None;
@@ -174,6 +186,18 @@ fn ready_primary<'a>(tick: &mut Tick<'a>) -> Option<&'a Workload> {
         return None;
     }
     Some(primary)
+}
+
+/// Whether no side serves, and none did at the tick before, although the primary's pods are of the promoted release: users
+/// have nothing, and what the primary had before is what is left. The deadline is for a rollout that keeps them served.
+fn dark_again(tick: &mut Tick, primary: &Workload) -> bool {
+    let rolled = primary.generation <= primary.observed_generation && primary.updated > 0 && primary.replicas > 0;
+    let dark = rolled && !tick.primary_serves() && !tick.canary_serves() && tick.primary_carries(&tick.applied());
+    if !dark {
+        tick.run.dark_since = None;
+        return false;
+    }
+    *tick.run.dark_since.get_or_insert(tick.seen.now) < tick.seen.now
 }
 
 /// Whether the target is known to have something else than what was analysed, so that it cannot be copied any more.

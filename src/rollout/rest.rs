@@ -6,7 +6,7 @@ use super::observation::{Read, RouteState, Version};
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
 use super::strategy;
-use super::tick::{Tick, Told};
+use super::tick::{Remake, Tick, Told};
 use crate::api::{Phase, WebhookType};
 use crate::domain::Weights;
 
@@ -36,7 +36,9 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         tick.warn_once(error.clone());
         return Ok(());
     }
-    keep(tick);
+    if !keep(tick) && !tick.is_promoted(&version) {
+        return Ok(());
+    }
     if tick.is_promoted(&version) {
         back_at_promoted(tick, &version);
         return Ok(());
@@ -58,8 +60,9 @@ fn same_configs(version: &Version, applied: &Version) -> bool {
     version.digest == applied.digest && (version.configs.is_none() || tracked(version) == tracked(applied))
 }
 
-/// Keeps what was made in shape: objects, a primary, and no traffic on a target without pods.
-fn keep(tick: &mut Tick) {
+/// Keeps what was made in shape: objects, a primary, and no traffic on a target without pods. False when the primary is
+/// gone and cannot be made again now.
+fn keep(tick: &mut Tick) -> bool {
     tick.ensure_objects();
     if tick.seen.primary == Read::Absent {
         tick.remake_primary();
@@ -68,6 +71,7 @@ fn keep(tick: &mut Tick) {
     if tick.routed() && astray && tick.primary_serves() {
         tick.set_weights(Weights::PRIMARY);
     }
+    tick.seen.primary != Read::Absent || matches!(tick.remake(), Remake::OfTarget | Remake::OfKept(_))
 }
 
 /// The target is what users have: nothing to release.

@@ -70,6 +70,7 @@ pub(super) fn fail(tick: &mut Tick, failure: Failure) {
     tick.set_applied(&version);
     tick.conclude(version, failure.outcome);
     tick.run.hold_since = None;
+    tick.run.dark_since = None;
     tick.run.undecided = 0;
     tick.run.evidence = None;
     tick.run.restarts = 0;

@@ -21,6 +21,19 @@ pub(super) struct Ask(pub(super) Vec<Question>);
 /// beginning when the replies are there, so what it had decided so far is thrown away.
 pub(super) type Told<T = ()> = Result<T, Ask>;
 
+/// What a primary that is gone can be made of.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Remake {
+    /// The target, which has the promoted version.
+    OfTarget,
+    /// What is kept aside.
+    OfKept(Version),
+    /// That cannot be seen; why.
+    NotNow(String),
+    /// Nothing: what is known of the promoted version does not suffice.
+    Lost,
+}
+
 /// One tick in the making.
 pub(super) struct Tick<'a> {
     pub(super) canary: &'a CanaryView,
@@ -262,14 +275,36 @@ impl<'a> Tick<'a> {
         }
     }
 
-    /// Makes a primary that is gone: from the target only when the target is what users are meant to have.
-    pub(super) fn remake_primary(&mut self) {
-        match (self.promoted(), self.target_version()) {
-            (Some(promoted), Some(version)) if !same(version, &promoted) => {
-                self.actions.push(Action::RestorePrimary(promoted));
+    /// What a primary that is gone can be made of: never of a version that is on trial.
+    pub(super) fn remake(&self) -> Remake {
+        let promoted = self.promoted();
+        let at_rest = matches!(self.status.phase, Phase::Initialized | Phase::Succeeded);
+        match (&promoted, self.target_version(), &self.seen.kept) {
+            (Some(promoted), Some(version), _) if same(version, promoted) => Remake::OfTarget,
+            (_, _, Read::Failed(error)) => Remake::NotNow(error.clone()),
+            (Some(promoted), _, Read::Present(kept)) if kept.as_ref().is_none_or(|kept| same(kept, promoted)) => {
+                Remake::OfKept(promoted.clone())
             }
-            (Some(promoted), None) => self.actions.push(Action::RestorePrimary(promoted)),
-            _ => self.actions.push(Action::CreatePrimary),
+            (None, _, Read::Present(Some(kept))) => Remake::OfKept(kept.clone()),
+            // Taken over at rest from another program, whose hash means nothing here: the target is all there is.
+            (None, Some(_), _) if at_rest => Remake::OfTarget,
+            _ => Remake::Lost,
+        }
+    }
+
+    /// Makes a primary that is gone, as far as anything is known of it. Where nothing is, a person is told.
+    pub(super) fn remake_primary(&mut self) {
+        match self.remake() {
+            Remake::OfTarget => self.actions.push(Action::CreatePrimary),
+            Remake::OfKept(version) => self.actions.push(Action::RestorePrimary(version)),
+            Remake::NotNow(error) => self.warn_once(error),
+            Remake::Lost => {
+                self.run.lost = true;
+                let (primary, target) = (self.primary(), self.target());
+                self.warn_once(format!(
+                    "{primary} is gone and nothing is kept of the promoted version; it is made again when {target} has it"
+                ));
+            }
         }
     }
 

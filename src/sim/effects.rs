@@ -160,6 +160,11 @@ impl GitRemote for Counted<dyn GitRemote> {
     async fn push_ref(&self, reference: &str, sha: &Sha, force: bool) -> Result<PushOutcome, GitError> {
         self.effects.pass(format!("push {reference}"), self.inner.push_ref(reference, sha, force)).await
     }
+
+    async fn push_refs(&self, refs: &[(String, Sha)], force: bool) -> Vec<Result<PushOutcome, GitError>> {
+        let names: Vec<&str> = refs.iter().map(|(reference, _)| reference.as_str()).collect();
+        self.effects.pass(format!("push {}", names.join(" ")), self.inner.push_refs(refs, force)).await
+    }
 }
 
 #[async_trait]

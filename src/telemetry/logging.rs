@@ -5,6 +5,8 @@ use std::io::IsTerminal as _;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use super::secrets::{LogSecrets, Redacting};
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,16 +34,18 @@ pub enum LogSetupError {
     Installed(String),
 }
 
-/// Installs the process's log subscriber. `filter` is a level (`info`) or directives (`info,serin::git=debug`).
+/// Installs the process's log subscriber. `filter` is a level (`info`) or directives (`info,serin::git=debug`); no line
+/// shows what is among the secrets.
 ///
 /// # Errors
 /// See [`LogSetupError`].
-pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
+pub fn init_logging(format: LogFormat, filter: &str, secrets: &LogSecrets) -> Result<(), LogSetupError> {
     let parsed = EnvFilter::builder()
         .parse(filter)
         .map_err(|error| LogSetupError::Filter { filter: filter.to_owned(), message: error.to_string() })?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let writer = Redacting::new(std::io::stderr, secrets.clone());
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
     match format {
         LogFormat::Text => builder.with_ansi(colours).with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::secrets::LogSecrets;
+
 /// Content type of [`Telemetry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -52,9 +54,21 @@ pub struct Telemetry {
     fetches: Family<Labels, Counter>,
     pushes: Family<Labels, Counter>,
     statuses: Family<Labels, Counter>,
+    log_secrets: LogSecrets,
 }
 
 impl Telemetry {
+    /// The same, for a log that must not show certain secrets.
+    #[must_use]
+    pub fn with_log_secrets(self, log_secrets: LogSecrets) -> Self {
+        Self { log_secrets, ..self }
+    }
+
+    /// What must not stand in the log.
+    pub const fn log_secrets(&self) -> &LogSecrets {
+        &self.log_secrets
+    }
+
     /// A registry that says who we are.
     pub fn new(version: &str, mesh_provider: &str) -> Self {
         let mut registry = Registry::default();
@@ -76,6 +90,7 @@ impl Telemetry {
             fetches: Family::default(),
             pushes: Family::default(),
             statuses: Family::default(),
+            log_secrets: LogSecrets::default(),
             registry: Registry::default(),
         };
         telemetry.register(&mut registry);

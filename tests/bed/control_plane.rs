@@ -17,7 +17,7 @@ use super::world::{Limit, eventually};
 
 /// The token of the user `admin`, a member of `system:masters`.
 const ADMIN: &str = "admin-of-the-bed";
-const STORE: &str = "http://127.0.0.1:2379";
+pub(crate) const STORE: &str = "http://127.0.0.1:2379";
 
 /// A running control plane.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
-    clippy::expect_used,
+    clippy::print_stderr,
     reason = "a test harness that talks to servers as a client does"
 )]
 //! Sandbox fidelity: the same conversations with the sandbox's API and with a real API server.
@@ -124,15 +124,22 @@ pub(crate) async fn check_real(server: &Server, wanted: &[String]) -> anyhow::Re
     Ok(())
 }
 
-/// Runs the suite against the cluster of a kubeconfig, whose etcd listens at this address, with the CRDs of `crds/`
-/// installed and pods played. `FIDELITY` narrows it to conversations with this in their name.
+/// A client for the cluster of a kubeconfig.
+///
+/// # Errors
+/// When the file cannot be used.
+pub(crate) async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
+    let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Runs the suite against a cluster, whose etcd listens at this address, with the CRDs of `crds/` installed and pods
+/// played. `FIDELITY` narrows it to conversations with this in their name.
 ///
 /// # Errors
 /// What differs, or could not be asked.
-pub(crate) async fn real(kubeconfig: &str, etcd: &str) -> anyhow::Result<()> {
-    let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
-    let client = kube::Client::try_from(config)?;
+pub(crate) async fn real(client: kube::Client, etcd: &str) -> anyhow::Result<()> {
     install(&client).await?;
     let etcd = etcd.to_owned();
     let server = Server {

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "a conversation that cannot be read stops its test")]
+#![expect(clippy::disallowed_methods, reason = "the environment narrows the suite")]
 //! The sandbox answers as a real API server does: `tests/fidelity`.
 
 #[path = "../fidelity/mod.rs"]
@@ -14,11 +14,11 @@ use suite::{Server, differences};
 
 /// Holds a conversation with a new sandbox.
 fn answers(name: &str) -> anyhow::Result<String> {
-    let clock = Arc::new(SimClock::new("2026-01-05T08:00:00Z".parse().unwrap()));
+    let clock = Arc::new(SimClock::new("2026-01-05T08:00:00Z".parse()?));
     clock.runtime()?.block_on(async {
         let sandbox = Sandbox::new(clock.clone(), 1);
         for definition in serin::api::crd::all() {
-            sandbox.store.write(Object(definition), "kubectl").unwrap();
+            sandbox.store.write(Object(definition), "kubectl")?;
         }
         let store = sandbox.store.clone();
         let server = Server {
@@ -84,7 +84,7 @@ fn generated_list_of_differences_is_in_the_page() {
 #[tokio::test]
 #[ignore = "talks to a real cluster; the test bed runs it"]
 async fn a_real_server_answers_as_recorded() {
-    suite::real(&std::env::var("FIDELITY_KUBECONFIG").unwrap(), &std::env::var("FIDELITY_ETCD").unwrap())
-        .await
-        .unwrap();
+    let setting = |name: &str| std::env::var(name).unwrap();
+    let client = suite::client(&setting("FIDELITY_KUBECONFIG")).await.unwrap();
+    suite::real(client, &setting("FIDELITY_ETCD")).await.unwrap();
 }

@@ -25,30 +25,30 @@ use serin::sim::{Bed, BedOptions, bed, example};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-const VALUES: &str = "values/demo.yaml";
-const GOOD: &str = "errors=0.1%, latency=40ms±10";
-const BAD: &str = "errors=8%, latency=45ms±10";
-const STATUS: &str = "serin/status/demo";
+pub(crate) const VALUES: &str = "values/demo.yaml";
+pub(crate) const GOOD: &str = "errors=0.1%, latency=40ms±10";
+pub(crate) const BAD: &str = "errors=8%, latency=45ms±10";
+pub(crate) const STATUS: &str = "serin/status/demo";
 
 /// Runs a story on a clock and a runtime of its own.
-fn play<T>(story: impl AsyncFnOnce(Arc<serin::sim::SimClock>) -> T) -> T {
+pub(crate) fn play<T>(story: impl AsyncFnOnce(Arc<serin::sim::SimClock>) -> T) -> T {
     let clock = Arc::new(bed::clock());
     let runtime = clock.runtime().unwrap();
     runtime.block_on(story(clock))
 }
 
-fn web() -> CanaryKey {
+pub(crate) fn web() -> CanaryKey {
     CanaryKey::new("shop", "web")
 }
 
-async fn world(clock: Arc<serin::sim::SimClock>, options: BedOptions) -> Bed {
+pub(crate) async fn world(clock: Arc<serin::sim::SimClock>, options: BedOptions) -> Bed {
     let bed = Bed::start(clock, options).await.unwrap();
     bed.sandbox.traffic.set_load(Load::constant("shop", "web", bed.clock.now(), 50.0));
     bed
 }
 
 /// A world with the example's first commit and the daemon running, `shop/web` initialized.
-async fn started(clock: Arc<serin::sim::SimClock>) -> (Bed, AbortHandle) {
+pub(crate) async fn started(clock: Arc<serin::sim::SimClock>) -> (Bed, AbortHandle) {
     let bed = world(clock, BedOptions::default()).await;
     start(&bed);
     let daemon = bed.daemon().unwrap();
@@ -56,61 +56,61 @@ async fn started(clock: Arc<serin::sim::SimClock>) -> (Bed, AbortHandle) {
     (bed, daemon)
 }
 
-fn start(bed: &Bed) {
+pub(crate) fn start(bed: &Bed) {
     let files: Vec<_> = example::FILES.iter().map(|(path, text)| (*path, Some(*text))).collect();
     bed.remote.commit("main", "Start", &files, bed.clock.now()).unwrap();
 }
 
 /// A person pushes a version that behaves as told.
-fn release(bed: &Bed, version: &str, behaviour: &str) -> Sha {
+pub(crate) fn release(bed: &Bed, version: &str, behaviour: &str) -> Sha {
     let text = example::FILES.iter().find(|(path, _)| *path == VALUES).unwrap().1;
     let text = text.replacen("1.0.0", version, 1).replacen(GOOD, behaviour, 1);
     bed.remote.commit("main", &format!("Release {version}"), &[(VALUES, Some(&text))], bed.clock.now()).unwrap()
 }
 
-async fn until(bed: &Bed, what: &str, holds: impl FnMut(&Bed) -> bool) {
+pub(crate) async fn until(bed: &Bed, what: &str, holds: impl FnMut(&Bed) -> bool) {
     let came = bed.wait(Duration::from_secs(1200), holds).await;
     let phase = bed.phase(&web());
     assert!(came, "waited in vain until {what}: phase {phase}, log {:?}, {:#?}", log(bed), bed.forge.posted());
 }
 
-fn log(bed: &Bed) -> Vec<String> {
+pub(crate) fn log(bed: &Bed) -> Vec<String> {
     let subjects = bed.remote.log("main").into_iter().map(|(_, text)| text.lines().next().unwrap_or("").to_owned());
     subjects.collect()
 }
 
-fn image(bed: &Bed, name: &str) -> String {
+pub(crate) fn image(bed: &Bed, name: &str) -> String {
     let live = bed.sandbox.store.get(&ObjectKey::namespaced("apps/v1", "Deployment", "shop", name));
     let image = live.map(|live| live.str("/spec/template/spec/containers/0/image").to_owned()).unwrap_or_default();
     image.rsplit(':').next().unwrap_or_default().to_owned()
 }
 
-fn memory(bed: &Bed, source: &str) -> Option<Arc<Object>> {
+pub(crate) fn memory(bed: &Bed, source: &str) -> Option<Arc<Object>> {
     bed.sandbox.store.get(&state_key(bed::NAMESPACE, source))
 }
 
-fn ledger(bed: &Bed) -> Ledger {
+pub(crate) fn ledger(bed: &Bed) -> Ledger {
     let object = memory(bed, "apps").expect("the memory");
     Ledger::from_json(object.at("/data").unwrap()["ledger.json"].as_str().unwrap()).unwrap().0
 }
 
-fn history(bed: &Bed) -> Vec<String> {
+pub(crate) fn history(bed: &Bed) -> Vec<String> {
     ledger(bed).canaries[&web()].history.iter().map(|ended| ended.verdict.clone()).collect()
 }
 
 /// The status in force for a commit.
-fn status(bed: &Bed, sha: &Sha, context: &str) -> (CommitState, String) {
+pub(crate) fn status(bed: &Bed, sha: &Sha, context: &str) -> (CommitState, String) {
     in_force(&bed.forge, sha, context)
 }
 
-fn in_force(forge: &LocalForge, sha: &Sha, context: &str) -> (CommitState, String) {
+pub(crate) fn in_force(forge: &LocalForge, sha: &Sha, context: &str) -> (CommitState, String) {
     let posted = forge.posted().into_iter().rev().find(|status| status.sha == *sha && status.context == context);
     let posted = posted.unwrap_or_else(|| panic!("no {context} on {}: {:#?}", sha.short(), forge.posted()));
     (posted.state, posted.description)
 }
 
-const WEB: &str = "serin/demo/shop/web";
-const ALL: &str = "serin/demo";
+pub(crate) const WEB: &str = "serin/demo/shop/web";
+pub(crate) const ALL: &str = "serin/demo";
 
 #[test]
 fn a_successor_is_judged_by_its_own_run() {
@@ -357,14 +357,14 @@ fn canaries_wait_for_their_type() {
     });
 }
 
-fn annotate(bed: &Bed, key: &ObjectKey, name: &str, value: &str) {
+pub(crate) fn annotate(bed: &Bed, key: &ObjectKey, name: &str, value: &str) {
     let mut live = Object::clone(&bed.sandbox.store.get(key).expect("the object"));
     live.0["metadata"]["annotations"][name] = json!(value);
     bed.sandbox.store.write(live, "kubectl").unwrap();
 }
 
 /// A remote that can be taken down.
-struct Cut(Arc<dyn GitRemote>, Arc<AtomicBool>);
+pub(crate) struct Cut(pub(crate) Arc<dyn GitRemote>, pub(crate) Arc<AtomicBool>);
 
 impl Cut {
     fn up(&self) -> Result<&dyn GitRemote, GitError> {
@@ -422,7 +422,7 @@ fn a_rollback_needs_no_git() {
     });
 }
 
-fn source(bed: &Bed, name: &str, forge: &Arc<LocalForge>) -> (Source, mpsc::Receiver<()>) {
+pub(crate) fn source(bed: &Bed, name: &str, forge: &Arc<LocalForge>) -> (Source, mpsc::Receiver<()>) {
     let settings = SourceSettings {
         name: name.to_owned(),
         repository: bed.url(),
@@ -441,7 +441,7 @@ fn source(bed: &Bed, name: &str, forge: &Arc<LocalForge>) -> (Source, mpsc::Rece
     (Source { settings, git: bed.git().unwrap(), forge: Some(forge) }, mpsc::channel(1).1)
 }
 
-fn settings(bed: &Bed) -> Settings {
+pub(crate) fn settings(bed: &Bed) -> Settings {
     Settings {
         cluster: bed::CLUSTER.to_owned(),
         namespace: bed::NAMESPACE.to_owned(),

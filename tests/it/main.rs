@@ -1,5 +1,6 @@
 //! The one integration test binary. One module per subject; `architecture` fails when a file is not listed here.
 
+mod accidents;
 mod architecture;
 mod cli;
 mod cluster;
@@ -16,3 +17,4 @@ mod plan;
 mod release;
 mod sandbox;
 mod scenarios;
+mod sources;

@@ -73,6 +73,7 @@ scenarios! {
     new_release_in_mid_analysis
     no_traffic
     partial_shared_with_a_deployment
+    primary_deleted_in_mid_run
     primary_never_ready
     prometheus_down
     prometheus_down_too_long

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::observe::{Scene, VERSION_ANNOTATION, primary_key, target_key};
+use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object, ObjectKey};
 use crate::ports::{ClusterError, RouteError};
 use crate::rollout::objects::{ObjectOptions, configs, deployment, hpa, services};
-use crate::rollout::{Action, Version, same};
+use crate::rollout::{Action, Decision, Observation, Version, same};
 
 /// Flagger's finalizer.
 pub(crate) const FINALIZER: &str = "finalizer.flagger.app";
@@ -245,13 +246,6 @@ impl Actor<'_> {
         self.write_autoscaler().await
     }
 
-    /// Key of the Secret that keeps what the primary was before a promotion, until the promotion is through. A Secret,
-    /// because tracked Secrets are part of it.
-    fn kept_key(&self) -> ObjectKey {
-        let name = format!("{}-promoted", self.canary.spec.primary_workload());
-        ObjectKey::namespaced("v1", "Secret", &self.canary.key.namespace, &name)
-    }
-
     /// Keeps the primary and its configs as they are, so that a rollback after this point needs neither Git nor luck.
     async fn keep_promoted(&self, primary: &Object) -> Result<(), ActError> {
         let mut objects = Vec::new();
@@ -262,7 +256,7 @@ impl Actor<'_> {
         }
         objects.push(clean(primary));
         let text = serde_json::to_string(&objects).map_err(|error| ActError::Impossible(error.to_string()))?;
-        let key = self.kept_key();
+        let key = kept_key(self.canary);
         let secret = Object(json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -279,22 +273,23 @@ impl Actor<'_> {
     }
 
     async fn restore(&self, version: &Version) -> Result<(), ActError> {
-        if self.scene.primary.as_deref().and_then(recorded_version).is_some_and(|carried| same(&carried, version)) {
+        let live = self.scene.primary.as_deref();
+        if live.and_then(recorded_version).is_some_and(|carried| same(&carried, version)) {
             return Ok(());
         }
-        let key = self.kept_key();
+        let key = kept_key(self.canary);
         let kept = self.get(&key).await?.ok_or(ClusterError::NotFound(key))?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(kept.str("/data/objects.json"));
-        let objects: Vec<Object> = bytes
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .ok_or_else(|| ActError::Impossible(format!("{} does not hold what serin wrote", kept.key())))?;
-        for mut object in objects {
+        let unreadable = || ActError::Impossible(format!("{} does not hold what serin wrote", kept.key()));
+        for mut object in kept_objects(&kept).ok_or_else(unreadable)? {
             if object.key() == primary_key(self.canary) {
                 if recorded_version(&object).as_ref().is_some_and(|kept| !same(kept, version)) {
                     return Err(ActError::Impossible("the kept primary is of another version".to_owned()));
                 }
                 record_version(&mut object, version);
+                // An autoscaler may have given it another size since.
+                if let Some(replicas) = live.and_then(|live| live.int("/spec/replicas")).filter(|size| *size > 0) {
+                    object.0["spec"]["replicas"] = json!(replicas);
+                }
             }
             self.ensure(&object).await?;
         }
@@ -322,14 +317,54 @@ impl Actor<'_> {
     }
 }
 
-/// Forgets what [`Actor::keep_promoted`] kept, once the promotion is through or undone.
+/// Whether the target may differ from what users have while the primary still has it: from its start to its promotion a
+/// release is on trial.
+pub(super) fn is_on_trial(seen: &Observation, decision: &Decision) -> bool {
+    let carried = seen.primary.present().and_then(|primary| primary.version.as_ref());
+    let promoted = decision.status.last_promoted_spec.as_deref().filter(|digest| digest.starts_with("v1:"));
+    let strayed = carried.zip(promoted).is_some_and(|(carried, promoted)| carried.digest != promoted);
+    matches!(decision.status.phase, Phase::Waiting | Phase::Progressing | Phase::WaitingPromotion) && !strayed
+}
+
+/// Keeps the primary of a release on trial as it is, once: whoever deletes it then must not make users wait for Git, nor
+/// be given the version on trial.
+pub(super) async fn keep_promoted(context: &Context, scene: &Scene) -> Result<(), ActError> {
+    let Some(primary) = scene.primary.as_deref() else { return Ok(()) };
+    let actor = Actor { context, scene, canary: &scene.canary };
+    let kept = actor.get(&kept_key(&scene.canary)).await?;
+    let kept = kept.and_then(|secret| kept_version(&scene.canary, &kept_objects(&secret)?));
+    if kept.is_some() && kept == recorded_version(primary) {
+        return Ok(());
+    }
+    actor.keep_promoted(primary).await
+}
+
+/// Forgets what [`keep_promoted`] kept, when the target has what the primary has.
 pub(super) async fn forget_promoted(context: &Context, scene: &Scene) -> Result<(), ActError> {
     let actor = Actor { context, scene, canary: &scene.canary };
-    let key = actor.kept_key();
+    let key = kept_key(&scene.canary);
     if actor.get(&key).await?.is_some() {
         context.ports.cluster.delete(&key, None).await?;
     }
     Ok(())
+}
+
+/// Key of the Secret that keeps the promoted primary while a release is on trial, and until the promotion is through. A
+/// Secret, because tracked Secrets are part of it.
+pub(super) fn kept_key(canary: &CanaryView) -> ObjectKey {
+    let name = format!("{}-promoted", canary.spec.primary_workload());
+    ObjectKey::namespaced("v1", "Secret", &canary.key.namespace, &name)
+}
+
+/// The objects that such a Secret keeps; `None` when it holds something else.
+pub(super) fn kept_objects(secret: &Object) -> Option<Vec<Object>> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(secret.str("/data/objects.json")).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The version of the primary among kept objects, when it is noted.
+pub(super) fn kept_version(canary: &CanaryView, kept: &[Object]) -> Option<Version> {
+    kept.iter().find(|object| object.key() == primary_key(canary)).and_then(recorded_version)
 }
 
 fn recorded_version(primary: &Object) -> Option<Version> {

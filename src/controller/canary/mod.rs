@@ -8,6 +8,7 @@ mod meter;
 mod observe;
 mod record;
 mod targets;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::ports::ClusterError;
 use crate::rollout::objects::ObjectOptions;
-use crate::rollout::{Action, Decision, Notice, Observation, Outcome, Step, Verdict, Version, decide, interval};
+use crate::rollout::{Action, Decision, Notice, Observation, Step, Version, decide, interval};
 pub(crate) use act::FINALIZER;
 use background::Background;
 use observe::Scene;
@@ -242,6 +243,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     }
     let (mut scene, mut seen) = observe::observe(context, canary).await;
     context.registry.learn(scene.configs.iter().map(|(_, config)| config.as_ref()));
+    words::of_observation(&context.registry, &mut seen);
     if let (Some(owner), Some(version)) = (&owner, seen.target.present().and_then(|target| target.version.as_ref())) {
         seen.release = owner.release_info(&key, version);
     }
@@ -300,9 +302,13 @@ async fn at_rest_is_promoted(owner: &super::state::SourceState, scene: &Scene, s
 async fn decided(context: &Context, scene: &Scene, seen: &mut Observation) -> Box<Decision> {
     for _ in 0..QUESTIONS {
         match decide(&scene.canary, seen) {
-            Step::Do(decision) => return decision,
+            Step::Do(mut decision) => {
+                words::of_decision(&context.registry, &mut decision);
+                return decision;
+            }
             Step::Ask(questions) => {
                 measure::answer(context, &scene.canary, &questions, &mut seen.answers).await;
+                words::of_observation(&context.registry, seen);
                 seen.now = context.ports.clock.now();
             }
         }
@@ -338,6 +344,11 @@ async fn obey(
     owner: Option<&super::state::SourceState>,
 ) -> Result<(), Stopped> {
     let canary = &scene.canary;
+    if act::is_on_trial(seen, decision)
+        && let Err(error) = act::keep_promoted(context, scene).await
+    {
+        tracing::warn!(canary = %canary.key, %error, "keeping the promoted version");
+    }
     for action in &decision.actions {
         if let Err(error) = act::act(context, scene, action).await {
             warn(context, canary, error.to_string()).await;
@@ -353,9 +364,17 @@ async fn obey(
         return Err(Stopped::Failed);
     }
     if let (Some(owner), Some(verdict)) = (owner, &decision.verdict)
-        && let Err(error) = owner.verdict(canary, &redacted(context, verdict), &decision.journal, seen.now).await
+        && let Err(error) = owner.verdict(canary, verdict, &decision.journal, seen.now).await
     {
         warn(context, canary, format!("recording the verdict: {error}")).await;
+        return Err(Stopped::Failed);
+    }
+    if let Some(owner) = owner
+        && matches!(decision.status.phase, Phase::Waiting | Phase::Progressing)
+        && let Some(version) = decision.run.trial.as_ref()
+        && let Err(error) = owner.on_trial(&canary.key, version, decision.run.started.unwrap_or(seen.now)).await
+    {
+        warn(context, canary, format!("recording the run: {error}")).await;
         return Err(Stopped::Failed);
     }
     match record::write(context, canary, seen, decision).await {
@@ -366,8 +385,9 @@ async fn obey(
             return Err(Stopped::Failed);
         }
     }
-    if let Some(verdict) = &decision.verdict
-        && matches!(verdict.outcome, Outcome::Promoted | Outcome::Failed { .. })
+    // From here on the target has what the primary has.
+    if decision.status.phase == Phase::Succeeded
+        && canary.status.phase != Phase::Succeeded
         && let Err(error) = act::forget_promoted(context, scene).await
     {
         tracing::warn!(canary = %canary.key, %error, "forgetting the kept primary");
@@ -379,18 +399,6 @@ async fn obey(
     record::tell(context, canary, &decision.status, &decision.events).await;
     record::close(context, scene, decision).await;
     Ok(())
-}
-
-/// A verdict in words that may leave the daemon.
-fn redacted(context: &Context, verdict: &Verdict) -> Verdict {
-    let mut verdict = verdict.clone();
-    match &mut verdict.outcome {
-        Outcome::Failed { evidence: words, .. } | Outcome::Cancelled(words) | Outcome::NoVerdict(words) => {
-            *words = context.registry.redact(words);
-        }
-        Outcome::Promoted | Outcome::Superseded => {}
-    }
-    verdict
 }
 
 /// The token of a retry that this decision obeys.

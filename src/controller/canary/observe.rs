@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Context;
+use super::act::{kept_key, kept_objects, kept_version};
+use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{Digest, Gvk, Object, ObjectKey};
 use crate::ports::{ClusterError, RouteError, TrafficRouter, Verified};
@@ -86,6 +88,7 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
             workload(object, template(object).map(|t| Version { digest: Digest::of(t).0, configs: checksums.clone() }))
         }),
         primary: Read::Absent,
+        kept: Read::Absent,
         objects: problem.map_or(Ok(()), Err),
         weights: Read::Absent,
         route: RouteState::Unknown,
@@ -101,6 +104,10 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
             primary_version(object, target.as_ref().ok().and_then(Option::as_deref), &label, target_version),
         )
     });
+    if seen.primary == Read::Absent && !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
+        let kept = context.ports.cluster.get(&kept_key(&canary)).await;
+        seen.kept = read(&kept, |secret| kept_objects(secret).and_then(|kept| kept_version(&canary, &kept)));
+    }
     if let Some(router) = &router {
         (seen.weights, seen.route) = route(router.as_ref(), &canary).await;
     }
@@ -133,7 +140,6 @@ async fn route(router: &dyn TrafficRouter, canary: &CanaryView) -> (Read<crate::
 
 /// Why nothing of this Canary may be touched: another Canary was first on its target.
 fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
-    use crate::api::Phase;
     if !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
         return Ok(());
     }

@@ -129,6 +129,7 @@ pub(super) async fn close(context: &Context, scene: &Scene, decision: &Decision)
 
 /// Tells once that a Canary cannot be read, by a fingerprint that stays the same while it does not change.
 pub(super) async fn unreadable(context: &Context, object: &Object, message: String) {
+    let message = context.registry.redact(&message);
     let event = KubeEvent { about: object.key(), uid: object.uid().to_owned(), type_: EventType::Warning, message };
     context.ports.cluster.publish(event).await;
 }

@@ -19,7 +19,7 @@ use crate::plan::{Action, Change, Plan, Policy, allows_prune, plan};
 use crate::ports::ClusterError;
 use crate::release::{Applied, OwnObjects, Rendered, Run, own_objects};
 use crate::rollout::objects::configs;
-use crate::rollout::{Version, holds_template};
+use crate::rollout::{RUN_ANNOTATION, RunMemory, Version, holds_template};
 
 /// Plans a head against the cluster and carries the plan out.
 pub(super) async fn apply(
@@ -38,6 +38,10 @@ pub(super) async fn apply(
     for (key, from_git) in wanted {
         let object = live.get(&key.object_key()).and_then(Option::as_ref);
         canaries.extend(object.and_then(|object| CanaryView::from_object(object).ok()).or_else(|| from_git.clone()));
+    }
+    // Only the target can bring back what a lost primary had, though it carries the traffic meanwhile.
+    for canary in canaries.iter_mut().filter(|canary| is_lost(canary)) {
+        canary.status.canary_weight = 0;
     }
     let rendered = rendered(set);
     let mut runs = attributions(context, memory, head, &rendered, wanted).await?;
@@ -64,7 +68,7 @@ pub(super) async fn apply(
     }
     let held = held(&canaries, &rendered);
     let mut outcome = outcome(context, head, set, &plan);
-    outcome.attempt = if by_hand { 2 } else { 1 };
+    outcome.confirmed = by_hand;
     let back = view.ledger.open_cases().into_iter().filter(|case| {
         let digest = own_objects(&rendered, &case.canary).map(|own| own.digest());
         case.restores.as_ref().zip(digest).is_some_and(|(promoted, digest)| promoted.is(&digest))
@@ -147,6 +151,11 @@ async fn end_orphans(
         state.ledger.canaries.retain(|key, _| !rebuilt || wanted.contains_key(key));
     };
     Ok(context.state.update(end).await?)
+}
+
+/// Whether the primary is gone and nothing is kept of what it had.
+fn is_lost(canary: &CanaryView) -> bool {
+    RunMemory::parse(canary.annotations.get(RUN_ANNOTATION).map(String::as_str)).lost
 }
 
 fn is_error(problem: &Problem) -> bool {

@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use super::bootstrap::any_lost;
 use super::caught;
+use super::fetch::{Fetcher, Fresh};
 use super::refs::keep_promoted;
 use super::registry::{Registry, identity};
 use super::render::{SourceRender, rendered};
@@ -52,8 +54,8 @@ pub(crate) struct HeadOutcome {
     pub(crate) workloads: Vec<ObjectKey>,
     /// When the head was applied.
     pub(crate) at: Option<Timestamp>,
-    /// Attempts at it: a person who confirms a prune begins the second one.
-    pub(crate) attempt: u32,
+    /// A person confirmed its prune, which ended in failure before.
+    pub(crate) confirmed: bool,
     /// Canaries with an open case that this head takes back to their promoted release.
     pub(crate) restores: BTreeSet<CanaryKey>,
     /// Commits that were the head before, oldest first, and the workloads of theirs that no later one changed again.
@@ -99,6 +101,8 @@ pub(crate) enum PassError {
 /// What is shared between the loop of a source and its writers.
 pub(crate) struct SourceContext {
     pub(crate) source: Source,
+    /// Fetches the branch, for all sources that read it.
+    pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) cluster_name: String,
     pub(crate) config_tracking: bool,
     pub(crate) ports: Ports,
@@ -140,6 +144,8 @@ impl SourceContext {
 #[derive(Default)]
 struct Memory {
     head: Option<Sha>,
+    /// Number of the fetch that was looked at last.
+    fetched: u64,
     set: Option<Arc<ManifestSet>>,
     message: String,
     evidence: Evidence,
@@ -164,12 +170,19 @@ pub(crate) async fn run(context: Arc<SourceContext>, mut triggers: mpsc::Receive
     let mut memory = Memory::default();
     let mut due = clock.now();
     let interval = context.source.settings.interval;
+    let mut wait = interval;
+    let mut hurried = false;
     loop {
+        let mut fresh = Fresh::Now;
         tokio::select! {
             biased;
             () = context.ports.drain.wait() => return,
             Some(()) = triggers.recv() => {}
             () = context.state.case_opened.notified() => {}
+            number = context.fetcher.news(memory.fetched) => {
+                memory.fetched = number;
+                fresh = Fresh::Within(interval);
+            }
             change = changes.recv() => {
                 let mut confirmed = false;
                 let drifted = match change {
@@ -185,14 +198,17 @@ pub(crate) async fn run(context: Arc<SourceContext>, mut triggers: mpsc::Receive
                 };
                 if drifted || confirmed {
                     memory.unfinished = true;
+                    hurried = true;
                     due = due.min(clock.now().checked_add(DRIFT_DELAY).unwrap_or(Timestamp::MAX));
                 }
                 continue;
             }
-            () = clock.sleep_until(due) => {}
+            // What was changed by hand is compared with Git as it is now.
+            () = clock.sleep_until(due) => if !hurried { fresh = Fresh::Within(wait) },
         }
-        let wait = match caught("a pass of a source", pass(&context, &mut memory)).await.unwrap_or_else(|| {
-            memory = Memory { tried: memory.tried, ..Memory::default() };
+        hurried = false;
+        wait = match caught("a pass of a source", pass(&context, &mut memory, fresh)).await.unwrap_or_else(|| {
+            memory = Memory { tried: memory.tried, fetched: memory.fetched, ..Memory::default() };
             Err(PassError::Panicked)
         }) {
             Ok(Settled::Done) if memory.unfinished => interval.min(RETRY),
@@ -243,7 +259,7 @@ fn fingerprint(object: Option<&Object>) -> String {
     }
 }
 
-async fn pass(context: &SourceContext, memory: &mut Memory) -> Result<Settled, PassError> {
+async fn pass(context: &SourceContext, memory: &mut Memory, fresh: Fresh) -> Result<Settled, PassError> {
     let settings = &context.source.settings;
     let loaded = context.state.load(async || published(context).await).await;
     if !memory.tried {
@@ -258,10 +274,11 @@ async fn pass(context: &SourceContext, memory: &mut Memory) -> Result<Settled, P
     if settings.suspend {
         return Ok(Settled::Done);
     }
-    let fetched = context.source.git.fetch(&[context.branch()]).await;
+    let fetched = context.fetcher.fetch(fresh).await;
+    memory.fetched = fetched.number;
     let telemetry = &context.ports.telemetry;
-    let head = match fetched {
-        Ok(heads) => heads.into_iter().next().flatten(),
+    let head = match fetched.head {
+        Ok(head) => head,
         Err(error) => {
             telemetry.fetched(&settings.name, "failed");
             return Err(error.into());
@@ -276,6 +293,7 @@ async fn pass(context: &SourceContext, memory: &mut Memory) -> Result<Settled, P
         );
         return Ok(Settled::Done);
     };
+    memory.unfinished |= any_lost(context, &inventoried(&context.state.view().inventory)).await;
     if memory.head.as_ref() != Some(&head) || memory.unfinished {
         let set = match memory.set.clone().filter(|_| memory.head.as_ref() == Some(&head)) {
             Some(set) => set,

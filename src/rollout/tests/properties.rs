@@ -36,6 +36,7 @@ enum Move {
     SkipAnalysis(bool),
     Objects(bool),
     ForgetRun,
+    ForgetKept(bool),
 }
 
 const HOOKS: [&str; 7] = [
@@ -87,6 +88,7 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => any::<bool>().prop_map(Move::SkipAnalysis),
         1 => any::<bool>().prop_map(Move::Objects),
         1 => Just(Move::ForgetRun),
+        1 => any::<bool>().prop_map(Move::ForgetKept),
     ]
 }
 
@@ -143,6 +145,7 @@ fn apply(world: &mut World, step: Move) {
         Move::Suspend(suspend) => world.canary.spec.suspend = suspend,
         Move::SkipAnalysis(skip) => world.canary.spec.skip_analysis = skip,
         Move::Objects(fine) => world.objects = if fine { Ok(()) } else { Err("no selector label".into()) },
+        Move::ForgetKept(forgotten) => world.forgotten = forgotten,
         Move::ForgetRun => world.run = Default::default(),
     }
     let status = &world.canary.status;
@@ -154,6 +157,7 @@ fn apply(world: &mut World, step: Move) {
 fn heal(world: &mut World, template: &super::world::Deployment) {
     world.broken.clear();
     world.broken_primary.clear();
+    world.forgotten = false;
     world.metrics.clear();
     world.hooks.clear();
     world.hook("rollback", HookAnswer::Refused("no".into()));

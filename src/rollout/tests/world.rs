@@ -34,6 +34,8 @@ pub(super) struct World {
     pub(super) release: ReleaseInfo,
     pub(super) route: RouteState,
     pub(super) objects: Result<(), String>,
+    /// Nothing is kept of the promoted version.
+    pub(super) forgotten: bool,
     /// Digests of templates that never become ready, on the target and on the primary.
     pub(super) broken: BTreeSet<String>,
     pub(super) broken_primary: BTreeSet<String>,
@@ -119,6 +121,7 @@ impl World {
             release: ReleaseInfo::default(),
             route: RouteState::Unknown,
             objects: Ok(()),
+            forgotten: false,
             broken: BTreeSet::new(),
             broken_primary: BTreeSet::new(),
             metrics: BTreeMap::new(),
@@ -229,6 +232,12 @@ impl World {
             settings: Settings { provider: "istio".into() },
             target: look(&mut self.target, target_up),
             primary: look(&mut self.primary, primary_up),
+            kept: match (&self.primary, &self.canary.status.last_promoted_spec) {
+                (None, Some(digest)) if !self.forgotten => {
+                    Read::Present(Some(Version { digest: digest.clone(), configs: None }))
+                }
+                _ => Read::Absent,
+            },
             objects: self.objects.clone(),
             weights: self.weights.map_or(Read::Absent, Read::Present),
             route: self.route.clone(),
@@ -355,6 +364,12 @@ impl World {
         match action {
             Action::CreatePrimary => {
                 if self.primary.is_none() {
+                    let promoted = self.canary.status.last_promoted_spec.as_ref();
+                    let analysed = matches!(self.phase(), Phase::Promoting | Phase::Finalising);
+                    let theirs = |digest: &String| {
+                        digest.starts_with("v1:") && self.target.as_ref().is_some_and(|t| t.version.digest != *digest)
+                    };
+                    assert!(!promoted.is_some_and(theirs) || analysed, "the primary was made of a version on trial");
                     let target = self.target.clone().expect("a target to copy");
                     self.primary = Some(Deployment { replicas: target.replicas.max(1), ..target });
                 }

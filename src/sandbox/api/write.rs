@@ -392,13 +392,12 @@ impl State {
             return self.update_scale(write, &live, body);
         }
         let word = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default();
-        if write.res.api_version(write.version) == word("apiVersion") || word("kind").is_empty() {
-            if word("kind") != write.res.kind {
-                let version = word("apiVersion");
-                let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
-                let message = format!("invalid object type: {version}, Kind={}", word("kind"));
-                return Err(ApiError::bad_request(message));
-            }
+        let ours = write.res.api_version(write.version) == word("apiVersion") || word("kind").is_empty();
+        if ours && word("kind") != write.res.kind {
+            let version = word("apiVersion");
+            let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+            let message = format!("invalid object type: {version}, Kind={}", word("kind"));
+            return Err(ApiError::bad_request(message));
         }
         write.check_identity(body)?;
         let mut config = body.clone();
@@ -504,13 +503,12 @@ impl State {
         if write.dry_run {
             return Ok(object);
         }
-        let released = Object(value);
-        if released.is_terminating() && self.is_released(res, &released) {
-            // A write that takes away what holds the object is never stored: watches see the deletion only.
-            self.vanish(res, live);
-            return Ok(Arc::new(released));
+        // The write that takes the last finalizer is not stored any more.
+        if object.is_terminating() && self.is_released(res, &object) {
+            self.vanish(res, &object);
+            return Ok(object);
         }
-        let object = self.put(res, released.0);
+        let object = self.put(res, Arc::unwrap_or_clone(object).0);
         Ok(self.after_write(res, object))
     }
 

@@ -253,6 +253,20 @@ fn plan_compares_two_revisions_without_a_cluster() {
 }
 
 #[test]
+fn plan_reads_who_allowed_a_mass_deletion() {
+    let checkout = Checkout::example();
+    checkout.write("serin.yaml", CONFIG);
+    checkout.commit("Add the shop");
+    checkout.git(&["rm", "--quiet", "clusters/demo/shop/namespace.yaml"]);
+    checkout.commit("Drop the namespace");
+    let (code, stopped) = checkout.serin(&["plan", "--rev", "HEAD~1..HEAD"]);
+    assert!(stopped.contains("--confirm-prune"), "{code} {stopped}");
+    checkout.git(&["commit", "--quiet", "--amend", "-m", "Drop the namespace", "-m", "Serin-Allow-Prune: apps"]);
+    let (code, allowed) = checkout.serin(&["plan", "--rev", "HEAD~1..HEAD"]);
+    assert!(code == 3 && !allowed.contains("--confirm-prune") && allowed.contains("Namespace"), "{code} {allowed}");
+}
+
+#[test]
 fn definitions_and_completions_are_printed_and_what_is_not_there_is_refused() {
     let checkout = Checkout::new(&[]);
     let (code, crds) = checkout.serin(&["crds"]);

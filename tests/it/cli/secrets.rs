@@ -5,13 +5,15 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::Value;
 use serin::domain::{CanaryKey, Object};
-use serin::ports::Clock as _;
+use serin::ports::{Clock as _, HookCall, HookReply, HookRunner};
 use serin::sandbox::store::Store;
 use serin::sandbox::traffic::Load;
 use serin::sim::{Bed, BedOptions, bed, example};
+use serin::telemetry::{LogSecrets, Redacting, Telemetry};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::world::{CANARY, DEPLOYMENT, World, wait};
@@ -108,7 +110,8 @@ fn files(prometheus: &str) -> Vec<(String, String)> {
         "    metrics:\n",
         &format!(
             "    webhooks:\n    - name: told\n      type: event\n      url: http://user:{CALL}@127.0.0.1:9/told\n      \
-             timeout: 1s\n    metrics:\n    - name: behind-a-password\n      templateRef: {{name: guarded}}\n      \
+             timeout: 1s\n    - name: checked\n      type: rollout\n      \
+             url: http://user:{CALL}@127.0.0.1:9/checked\n      timeout: 1s\n    metrics:\n    - name: behind-a-password\n      templateRef: {{name: guarded}}\n      \
              thresholdRange: {{min: 0}}\n      interval: 1m\n"
         ),
     );
@@ -212,11 +215,27 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-/// From the first release to the revert, in virtual time.
+/// Hooks that say no, and what they should not.
+struct Talkative;
+
+#[async_trait]
+impl HookRunner for Talkative {
+    async fn call(&self, call: HookCall) -> HookReply {
+        match call.url.ends_with("/checked") {
+            true => HookReply::Refused(format!("bad key {DATA} of {}", call.url)),
+            false => HookReply::Unreachable(format!("connecting with {DATA} to {}", call.url)),
+        }
+    }
+}
+
+/// From the first release to the revert, in virtual time. A hook fails it, in words that repeat a secret: they reach run
+/// memory, status, events, journal, ledger, the commit's statuses, the revert and the log.
 #[test]
 fn a_failed_release_is_told_without_secrets() {
     let sink = Sink::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(sink.clone()).finish();
+    let secrets = LogSecrets::default();
+    let writer = Redacting::new(sink.clone(), secrets.clone());
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(writer).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let clock = Arc::new(bed::clock());
     let repo = Repo::new();
@@ -240,7 +259,10 @@ fn a_failed_release_is_told_without_secrets() {
             clock.clone(),
         )
         .expect("a remote");
-        let _daemon = bed.daemon_with(bed.ports(), git, bed.forge.clone());
+        let mut ports = bed.ports();
+        ports.hooks = Arc::new(Talkative);
+        ports.telemetry = Arc::new(Telemetry::new("0", "contour").with_log_secrets(secrets));
+        let _daemon = bed.daemon_with(ports, git, bed.forge.clone());
         let web = CanaryKey::new("shop", "web");
         let commit = |message: &str, files: &[(String, String)]| {
             let files: Vec<_> = borrowed(files).into_iter().map(|(path, text)| (path, Some(text))).collect();
@@ -250,7 +272,7 @@ fn a_failed_release_is_told_without_secrets() {
         commit("Add the shop", &files);
         assert!(bed.wait(Duration::from_secs(600), |bed| bed.phase(&web) == "Initialized").await, "initialised");
         let (_, values) = files.iter_mut().find(|(path, _)| path == "values/demo.yaml").expect("the values");
-        *values = values.replacen("errors=0.1%", "errors=30%", 1);
+        *values = values.replacen("errors=0.1%, latency=40ms±10", "errors=0.1%, latency=41ms±10", 1);
         let bad = commit("Release a bad one", &files);
         assert!(bed.wait(Duration::from_secs(1200), |bed| bed.phase(&web) == "Failed").await, "failed");
         let reverted =
@@ -274,4 +296,12 @@ fn a_failed_release_is_told_without_secrets() {
     let log = String::from_utf8_lossy(&sink.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
     assert!(log.len() > 10_000);
     search("the log", &log);
+    // The words themselves arrived everywhere.
+    let said = "bad key [redacted]";
+    for (place, text) in [("statuses", format!("{posted:?}")), ("repository", pushed), ("log", log)] {
+        assert!(text.contains(said), "{place}: {text}");
+    }
+    for part in ["serin.dev/run", "\"kind\":\"Event\"", "ledger.json"] {
+        assert!(objects.iter().any(|object| object.contains(part) && object.contains(said)), "{part}");
+    }
 }

@@ -26,6 +26,9 @@ enum Story {
     Bad,
 }
 
+/// Pairs of crashes that are tried of each story.
+const PAIRS: usize = 16;
+
 /// By then every run is over.
 const END: Duration = Duration::from_secs(400);
 /// All statuses and status files of an end are out after this time.
@@ -336,4 +339,31 @@ fn bad_release_killed_before_any_effect() {
 #[test]
 fn bad_release_killed_after_any_effect() {
     killed(Story::Bad, Stop::After, |count| 1..=count);
+}
+
+/// Pairs of crashes: the process dies, and its successor dies too, before or after any of its own effects.
+#[test]
+fn killed_twice() {
+    const SEED: u64 = 20_260_105;
+    let mut state = SEED;
+    // A linear congruential generator with Knuth's numbers: the high bits are good enough to pick from.
+    let mut pick = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut wrong = Vec::new();
+    for story in [Story::Good, Story::Bad] {
+        let want = live(story, Vec::new());
+        let count = want.effects.len();
+        for _ in 0..PAIRS {
+            let first = pick(count);
+            // What the first life has done its successor need not do.
+            let second = pick((count - first).max(4));
+            let stops = [first, second].map(|at| if pick(2) == 0 { Stop::Before(at) } else { Stop::After(at + 1) });
+            let found = live(story, stops.to_vec());
+            wrong.extend(compare(&format!("seed {SEED}: {story:?} {stops:?}"), &want, &found));
+        }
+    }
+    let text: String = wrong.iter().take(20).map(|wrong| format!("\n{wrong}")).collect();
+    assert!(wrong.is_empty(), "{} differences{text}", wrong.len());
 }

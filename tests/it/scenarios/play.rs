@@ -249,6 +249,10 @@ impl Stage {
                 say("Ada", format!("patches {object} with {patch}"));
                 self.patch(object, patch);
             }
+            Act::Delete(object) => {
+                say("Ada", format!("deletes {object}"));
+                self.bed.sandbox.store.delete(&object_key(object)).unwrap();
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) enum Act {
     Annotate { object: String, key: String, value: String },
     /// `kubectl patch KIND NS/NAME --type=merge`.
     Patch { object: String, patch: serde_json::Value },
+    /// `kubectl delete KIND NS/NAME`.
+    Delete(String),
 }
 
 /// A commit.

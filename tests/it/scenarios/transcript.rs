@@ -245,12 +245,16 @@ impl GitRemote for SeenGit {
 
     async fn push_ref(&self, reference: &str, sha: &Sha, force: bool) -> Result<PushOutcome, GitError> {
         let outcome = self.inner.push_ref(reference, sha, force).await;
-        let words = match &outcome {
-            Ok(PushOutcome::Pushed(_)) => format!("-> {}", self.transcript.subject(sha)),
-            other => format!("{other:?}"),
-        };
-        self.transcript.add(Kind::Push, reference, words);
+        self.saw(reference, sha, &outcome);
         outcome
+    }
+
+    async fn push_refs(&self, refs: &[(String, Sha)], force: bool) -> Vec<Result<PushOutcome, GitError>> {
+        let outcomes = self.inner.push_refs(refs, force).await;
+        for ((reference, sha), outcome) in refs.iter().zip(&outcomes) {
+            self.saw(reference, sha, outcome);
+        }
+        outcomes
     }
 }
 
@@ -273,5 +277,16 @@ impl Forge for SeenForge {
 
     async fn statuses(&self, sha: &Sha) -> Result<Vec<CommitStatus>, ForgeError> {
         self.inner.statuses(sha).await
+    }
+}
+
+impl SeenGit {
+    /// Notes a ref that was pushed.
+    fn saw(&self, reference: &str, sha: &Sha, outcome: &Result<PushOutcome, GitError>) {
+        let words = match outcome {
+            Ok(PushOutcome::Pushed(_)) => format!("-> {}", self.transcript.subject(sha)),
+            other => format!("{other:?}"),
+        };
+        self.transcript.add(Kind::Push, reference, words);
     }
 }

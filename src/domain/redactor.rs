@@ -46,6 +46,10 @@ impl Redactor {
         for secret in secrets {
             known.extend(secret.lines().map(|line| line.trim().to_owned()));
             known.insert(secret.trim().to_owned());
+            // As it stands inside JSON, inside Rust's debug output, and inside the one within the other.
+            let once = escaped(secret.trim());
+            known.extend(once.as_deref().and_then(escaped));
+            known.extend(once);
         }
         let mut secrets: Vec<String> = known.into_iter().filter(|secret| secret.len() >= SHORTEST).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -70,6 +74,13 @@ impl Redactor {
     }
 }
 
+/// A value as JSON escapes it, when that differs.
+fn escaped(secret: &str) -> Option<String> {
+    let quoted = serde_json::to_string(secret).ok()?;
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    (inner != secret).then(|| inner.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,12 +88,14 @@ mod tests {
     #[test]
     fn secrets_do_not_pass() {
         let redactor =
-            Redactor::new(["hunter2hunter2".to_owned(), "abc".to_owned(), "line-one\nline-two\n".to_owned()]);
+            Redactor::new(["hunter2hunter2", "abc", "line-one\nline-two\n", "with \"quotes\""].map(str::to_owned));
         let jwt = concat!("eyJhbGciOiJI", ".eyJzdWIiOiIx", ".sig");
         for (text, want) in [
             ("password hunter2hunter2!", "password [redacted]!"),
             ("abc is too short to search for", "abc is too short to search for"),
             ("half of a key: line-two", "half of a key: [redacted]"),
+            (r#"{"key": "line-one\nline-two"}"#, r#"{"key": "[redacted]"}"#),
+            (r#"Error("with \"quotes\"")"#, r#"Error("[redacted]")"#),
             ("https://me:pw@git.example.com/a.git", "https://[redacted]@git.example.com/a.git"),
             ("ssh://git@git.example.com", "ssh://[redacted]@git.example.com"),
             ("mail a@example.com, https://example.com/@me", "mail a@example.com, https://example.com/@me"),
@@ -93,6 +106,6 @@ mod tests {
         ] {
             assert_eq!(redactor.redact(text), want);
         }
-        assert_eq!(format!("{redactor:?}"), "Redactor(4 secrets)");
+        assert_eq!(format!("{redactor:?}"), "Redactor(9 secrets)");
     }
 }
