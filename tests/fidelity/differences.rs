@@ -51,13 +51,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         "nobody looks at them in a demo",
     ),
     known(
-        "tables",
-        "horizontalpodautoscalers",
-        r".*resourceVersion = .*",
-        "An HPA has its first status at once",
-        "its controller does not wait for a metrics interval",
-    ),
-    known(
         ".*",
         "unreadable",
         r"[45]\d\d|\.(code|message|reason|details.*) = .*",
