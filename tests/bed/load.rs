@@ -1,4 +1,4 @@
-//! A constant stream of requests through Envoy, each of them accounted for.
+//! A constant stream of requests through Envoy or Skipper, each of them accounted for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
-
-use super::gateway::ADDRESS;
 
 /// Failures that are kept with their circumstances.
 const KEPT: usize = 20;
@@ -32,7 +30,7 @@ pub(crate) struct Seen {
     pub(crate) versions: BTreeMap<String, u64>,
     /// By the pod that says to have answered.
     pub(crate) pods: BTreeMap<String, u64>,
-    /// Those that no version is to blame for: nothing answered, or Envoy did in its place (502, 503, 504).
+    /// Those that no version is to blame for: nothing answered, or the proxy did in its place (502, 503, 504).
     pub(crate) lost: u64,
     /// The first of them, with time and words.
     pub(crate) examples: Vec<String>,
@@ -41,11 +39,11 @@ pub(crate) struct Seen {
 }
 
 impl Load {
-    /// Begins to ask for `/api/info` of a host, so often a second, with more headers if any.
-    pub(crate) fn start(host: &str, per_second: u32, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Begins to ask a proxy for `/api/info` of a host, so often a second, with more headers if any.
+    pub(crate) fn start(proxy: &str, host: &str, per_second: u32, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut request = http.get(format!("http://{ADDRESS}/api/info")).header("host", host);
+        let mut request = http.get(format!("http://{proxy}/api/info")).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

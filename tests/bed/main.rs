@@ -23,6 +23,7 @@ mod process;
 mod prometheus;
 mod runner;
 mod serin;
+mod skipper;
 mod suites;
 mod world;
 

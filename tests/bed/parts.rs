@@ -19,8 +19,9 @@ pub(crate) enum Recipe {
     Wheel { package: &'static str, inside: &'static str },
     /// Only files of a module, see `Part::files`.
     Files,
-    /// Found beside the tree or by an environment variable; never fetched.
-    Found { variable: &'static str, places: &'static [&'static str] },
+    /// Named by an environment variable, or found as `tools/NAME` in a folder beside the tree; never fetched, and left out
+    /// where it is found nowhere.
+    Found { variable: &'static str },
 }
 
 /// One part.
@@ -152,13 +153,10 @@ pub(crate) const ALL: &[Part] = &[
     Part {
         name: "skipper",
         version: "0.27.63",
-        recipe: Recipe::Found {
-            variable: "SERIN_BED_SKIPPER",
-            places: &["../shared/tools/skipper", "../../shared/tools/skipper"],
-        },
+        recipe: Recipe::Found { variable: "SERIN_BED_SKIPPER" },
         binaries: &["skipper"],
         files: &[],
-        of: Parts::NONE,
+        of: Parts::GATEWAY,
     },
 ];
 

@@ -1,4 +1,4 @@
-//! Prometheus, which scrapes Envoy every second.
+//! Prometheus, which scrapes Envoy every second, and Skipper where it runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use super::gateway::STATS;
 use super::process::{Process, Processes};
+use super::skipper;
 use super::world::{Limit, eventually};
 
 /// Its address, on the node and for pods.
@@ -28,7 +29,9 @@ impl Prometheus {
         std::fs::create_dir_all(&folder)?;
         let text = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n\
-             - {{job_name: envoy, metrics_path: /stats/prometheus, static_configs: [{{targets: ['{STATS}']}}]}}\n"
+             - {{job_name: envoy, metrics_path: /stats/prometheus, static_configs: [{{targets: ['{STATS}']}}]}}\n\
+             - {{job_name: skipper, static_configs: [{{targets: ['{}']}}]}}\n",
+            skipper::STATS
         );
         std::fs::write(folder.join("prometheus.yml"), text)?;
         let process = Mutex::new(processes.keep(process(&folder)?));

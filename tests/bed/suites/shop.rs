@@ -1,5 +1,5 @@
 //! The world of a release: a repository in Gitea with one application, a daemon that follows it, and people who use the
-//! application through Envoy.
+//! application through Envoy or Skipper.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use serin::api::Canary;
 
-use crate::gateway::GATEWAY;
+use crate::gateway::{self, GATEWAY};
 use crate::gitea::{Repository, Status};
 use crate::load::Load;
 use crate::serin::{CLUSTER, Options, Serin};
+use crate::skipper;
 use crate::world::{Bed, Limit, eventually};
 
-/// Requests a second through Envoy.
+/// Requests a second.
 const RATE: u32 = 20;
 /// How long a release may take until its verdict, on a busy machine.
 const VERDICT: Limit = Limit(Duration::from_secs(200));
@@ -55,14 +56,17 @@ impl<'a> Shop<'a> {
             ("apps/namespace.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")),
             ("apps/canary.yaml", canary(name, options.provider)),
         ];
-        if options.provider == "contour" {
-            files.push(("apps/entry.yaml", entry(name)));
+        match options.provider {
+            "contour" => files.push(("apps/entry.yaml", entry(name))),
+            "skipper" => files.push(("apps/entry.yaml", ingress(name))),
+            _ => {}
         }
         files.extend(version(name, "1.0.0", Behaviour::Good));
         let start = repository.commit("Start", &files).await?;
         let serin = Serin::deploy(bed, name, &repository, options).await?;
-        let load = Load::start(&format!("{name}.example.com"), RATE, &[])?;
         let provider = options.provider;
+        let proxy = if provider == "skipper" { skipper::ADDRESS } else { gateway::ADDRESS };
+        let load = Load::start(proxy, &format!("{name}.example.com"), RATE, &[])?;
         let shop = Self { bed, name: name.to_owned(), repository, serin, load, start, provider };
         shop.until_phase("Initialized").await?;
         shop.until_served("1.0.0").await?;
@@ -92,6 +96,9 @@ impl<'a> Shop<'a> {
 
     /// Weights of primary and canary in the route, as written.
     pub(crate) async fn weights(&self) -> anyhow::Result<(i64, i64)> {
+        if self.provider == "skipper" {
+            return self.skipper_weights().await;
+        }
         let (gvk, plural, place) = match self.provider {
             "contour" => (
                 GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy"),
@@ -109,6 +116,15 @@ impl<'a> Shop<'a> {
         let services = route.data.pointer(place).and_then(Value::as_array).cloned().unwrap_or_default();
         let of = |name: &str| services.iter().find(|service| service["name"] == name)?["weight"].as_i64();
         Ok((of("web-primary").unwrap_or(0), of("web-canary").unwrap_or(0)))
+    }
+
+    async fn skipper_weights(&self) -> anyhow::Result<(i64, i64)> {
+        let api: Api<k8s_openapi::api::networking::v1::Ingress> = Api::namespaced(self.bed.admin(), &self.name);
+        let annotations = api.get("web-canary").await.context("reading the Ingress")?.metadata.annotations;
+        let annotations = annotations.unwrap_or_default();
+        let text = annotations.get("zalando.org/backend-weights").context("an Ingress without weights")?;
+        let weights: Value = serde_json::from_str(text)?;
+        Ok((weights["web-primary"].as_i64().unwrap_or(0), weights["web-canary"].as_i64().unwrap_or(0)))
     }
 
     /// The version that the primary is told to run.
@@ -255,7 +271,7 @@ spec:
 
 fn canary(name: &str, provider: &str) -> String {
     let (service, metrics) = match provider {
-        "contour" => (
+        "contour" | "skipper" => (
             "{port: 80, targetPort: 9898}".to_owned(),
             "    - {name: request-success-rate, thresholdRange: {min: 99}, interval: 10s}\n    \
              - {name: request-duration, thresholdRange: {max: 500}, interval: 10s}"
@@ -274,13 +290,17 @@ fn canary(name: &str, provider: &str) -> String {
             (service, format!("    - {{name: answers, thresholdRange: {{min: 99}}, interval: 10s, query: '{query}'}}"))
         }
     };
+    let reference = match provider {
+        "skipper" => "\n  ingressRef: {apiVersion: networking.k8s.io/v1, kind: Ingress, name: web}",
+        _ => "",
+    };
     format!(
         r"apiVersion: flagger.app/v1beta1
 kind: Canary
 metadata: {{name: web, namespace: {name}}}
 spec:
   provider: {provider}
-  targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
+  targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}{reference}
   progressDeadlineSeconds: 120
   service: {service}
   analysis:
@@ -303,6 +323,22 @@ metadata: {{name: entry, namespace: {name}}}
 spec:
   virtualhost: {{fqdn: {name}.example.com}}
   includes: [{{name: web, namespace: {name}}}]
+"
+    )
+}
+
+/// The way in through Skipper.
+fn ingress(name: &str) -> String {
+    format!(
+        r"apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: web, namespace: {name}, annotations: {{kubernetes.io/ingress.class: skipper}}}}
+spec:
+  rules:
+  - host: {name}.example.com
+    http:
+      paths:
+      - {{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}
 "
     )
 }
