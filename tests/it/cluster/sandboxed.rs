@@ -104,7 +104,7 @@ async fn a_route_in_the_sandbox_costs_one_write_a_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn generated_objects_are_taken_over_updated_and_corrected_in_the_sandbox() {
+async fn made_objects_are_taken_over_updated_and_corrected_in_the_sandbox() {
     let bed = bed(true);
     let canary = podinfo();
     let container = json!({"name": "podinfod", "image": "podinfo:1", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]});
