@@ -254,11 +254,12 @@ impl Repository<'_> {
         Ok(named.collect())
     }
 
-    /// All statuses ever posted on a commit, newest first: context and state.
-    pub(crate) async fn history(&self, commit: &str) -> anyhow::Result<Vec<(String, String)>> {
+    /// All statuses ever posted on a commit, newest first, with their contexts.
+    pub(crate) async fn history(&self, commit: &str) -> anyhow::Result<Vec<(String, Status)>> {
         let found = self.ask(Method::GET, &format!("commits/{commit}/statuses?limit=50"), None).await?;
         let text = |status: &Value, field: &str| status[field].as_str().unwrap_or_default().to_owned();
         let all = found.as_array().cloned().unwrap_or_default();
-        Ok(all.iter().map(|status| (text(status, "context"), text(status, "status"))).collect())
+        let posted = |status: &Value| (text(status, "status"), text(status, "description"));
+        Ok(all.iter().map(|status| (text(status, "context"), posted(status))).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! Releases while something else goes wrong: the daemon, the API server, Prometheus or the forge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,9 @@ struct End {
     restored: bool,
     /// The statuses of each of them, without ids and figures.
     statuses: BTreeMap<String, BTreeMap<String, Status>>,
-    /// How many terminal statuses each commit got for each context: one an attempt.
-    verdicts: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Terminal statuses that were posted twice with the same words. How many different ones a commit got depends on what
+    /// the daemon could join before it was killed.
+    repeated: Vec<String>,
 }
 
 /// kill -9 at moments that a seed draws: routes, primaries, Git and statuses end as in the run that nobody disturbed.
@@ -82,6 +83,7 @@ async fn run(bed: &Arc<Bed>, bad: bool, seed: Option<u64>) -> anyhow::Result<End
     if bad {
         let head = shop.until_head(&format!("Revert \"{SUBJECT}\"")).await?;
         shop.until_statuses(&merged, "failure", "reverted").await?;
+        shop.until_summary(&merged, "reverted").await?;
         shop.until_statuses(&head, "success", "restores").await?;
         shop.until_phase("Succeeded").await?;
     } else {
@@ -108,7 +110,7 @@ async fn kill(shop: &Shop<'_>, seed: u64) -> anyhow::Result<()> {
 }
 
 async fn end(shop: &Shop<'_>) -> anyhow::Result<End> {
-    let (mut log, mut statuses, mut verdicts) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut log, mut statuses, mut repeated) = (Vec::new(), BTreeMap::new(), Vec::new());
     for (at, (sha, message)) in shop.repository.log().await?.into_iter().enumerate() {
         // Numbered: a merge and what it merged have the same subject.
         let subject = format!("{at} {}", message.lines().next().unwrap_or_default());
@@ -118,11 +120,12 @@ async fn end(shop: &Shop<'_>) -> anyhow::Result<End> {
             .into_iter()
             .map(|(context, (state, words))| (plain(&context), (state, without_figures(&plain(&words)))));
         statuses.insert(subject.clone(), own.collect());
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for (context, state) in shop.repository.history(&sha).await? {
-            *counts.entry(plain(&context)).or_default() += usize::from(state != "pending");
+        let mut seen = BTreeSet::new();
+        for posted in shop.repository.history(&sha).await? {
+            if posted.1.0 != "pending" && !seen.insert(posted.clone()) {
+                repeated.push(format!("{subject}: {posted:?}"));
+            }
         }
-        verdicts.insert(subject.clone(), counts);
         log.push(subject);
     }
     let head = shop.repository.log().await?.into_iter().next().map(|(sha, _)| sha).unwrap_or_default();
@@ -134,7 +137,7 @@ async fn end(shop: &Shop<'_>) -> anyhow::Result<End> {
         primary: shop.primary().await?,
         log,
         statuses,
-        verdicts,
+        repeated,
     })
 }
 

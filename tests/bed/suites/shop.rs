@@ -218,6 +218,17 @@ impl<'a> Shop<'a> {
         .await
     }
 
+    /// Waits until the status of the cluster on a commit says so too: it follows that of the canary.
+    pub(crate) async fn until_summary(&self, commit: &str, words: &str) -> anyhow::Result<()> {
+        let context = format!("serin/{CLUSTER}");
+        self.until(&format!("{context} with {words:?} on {commit}"), AFTERWARDS, async || {
+            let all = self.repository.statuses(commit).await?;
+            anyhow::ensure!(all.get(&context).is_some_and(|(_, said)| said.contains(words)), "{all:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits, and says on failure what the daemon had to say.
     pub(crate) async fn until<T>(
         &self,
