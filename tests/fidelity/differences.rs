@@ -115,13 +115,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     ),
     known(
         "watches",
-        "resourceVersion=1$|older than all",
-        ".*",
-        "A new sandbox remembers its whole history, so a watch from revision 1 is served",
-        "use `Store::compact`",
-    ),
-    known(
-        "watches",
         "the list as a stream",
         ".*",
         "WatchList (`sendInitialEvents`) is served",

@@ -6,6 +6,7 @@
 //! * times, IP addresses, node ports, ages and continue tokens are `<time>`, `<micro>`, `<ip>`, `<port>`, `<age>`, `<token>`
 //! * `managedFields` are sorted by manager, operation and subresource; those of controllers are left out, who write when
 //!   they come to it
+//! * what the ServiceAccount admission plugin adds to pods is left out: clusters run with and without it
 //! * the types of a discovery document are sorted
 //! * the causes of a refusal are sorted, each once, and not repeated in its message: the real server has no order there
 
@@ -154,6 +155,7 @@ impl Names {
                 } else {
                     map.remove("managedFields");
                 }
+                without_account(map);
                 for port in ["nodePort", "healthCheckNodePort"] {
                     map.entry(port).and_modify(|value| *value = "<port>".into());
                 }
@@ -200,6 +202,20 @@ impl Names {
             None => "<past>".to_owned(),
         };
         map.insert("resourceVersion".to_owned(), name.into());
+    }
+}
+
+/// Takes from a pod what the ServiceAccount admission plugin gave it.
+fn without_account(map: &mut Map<String, Value>) {
+    map.remove("serviceAccount");
+    map.remove("serviceAccountName");
+    for list in ["volumes", "volumeMounts"] {
+        let Some(Value::Array(items)) = map.get_mut(list) else { continue };
+        let before = items.len();
+        items.retain(|item| !item["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-")));
+        if items.is_empty() && before > 0 {
+            map.remove(list);
+        }
     }
 }
 
