@@ -11,6 +11,7 @@
     reason = "a harness: it prints for people, reads the clock, and talks to the parts directly"
 )]
 
+mod compare;
 mod control_plane;
 mod gateway;
 mod gitea;
@@ -26,6 +27,23 @@ mod serin;
 mod skipper;
 mod suites;
 mod world;
+
+// The recorder of the conformance suite: what it takes from a cluster is the same here.
+#[path = "../conformance/api.rs"]
+#[expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "a harness; the bed only watches"
+)]
+mod api;
+#[path = "../conformance/canon.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "a harness; the bed does not ask who wrote")]
+mod canon;
+#[path = "../conformance/log.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "a harness; the bed has no hooks and no steps")]
+mod log;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +74,11 @@ enum Command {
     Run(runner::RunArgs),
     /// List the tests
     List,
+    /// Run the same releases with Flagger and with serin, and write docs/compatibility.md
+    Compare {
+        /// Stories to play; the page is written when all are [default: all]
+        names: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -80,6 +103,7 @@ async fn obey(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Up { parts } => up(world::Parts::named(&parts)?).await,
+        Command::Compare { names } => compare::run(&names).await,
         Command::Run(args) => runner::run(args).await,
     }
 }

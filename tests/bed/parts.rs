@@ -104,7 +104,7 @@ pub(crate) const ALL: &[Part] = &[
         version: "v1.44.0",
         recipe: Recipe::Tool { package: "github.com/fluxcd/flagger/cmd/flagger" },
         binaries: &["flagger"],
-        files: &[("github.com/fluxcd/flagger", "v1.44.0", "artifacts/flagger")],
+        files: &[("github.com/fluxcd/flagger", "v1.44.0", "artifacts/flagger/crd.yaml")],
         of: Parts::NONE,
     },
     Part {

@@ -69,10 +69,25 @@ impl Serin {
         repository: &Repository<'_>,
         options: &Options,
     ) -> anyhow::Result<Self> {
+        Self::start(bed, name, Some(repository), options).await
+    }
+
+    /// The same without a repository: it runs every canary of the cluster, as Flagger does.
+    pub(crate) async fn deploy_for_all(bed: &Arc<Bed>, name: &str, options: &Options) -> anyhow::Result<Self> {
+        Self::start(bed, name, None, options).await
+    }
+
+    async fn start(
+        bed: &Arc<Bed>,
+        name: &str,
+        repository: Option<&Repository<'_>>,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
         let namespace = format!("serin-{name}");
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         bed.namespace(&namespace).await?;
-        let token = BASE64.encode(&bed.gitea()?.token);
+        // The Deployment mounts the Secret, whether there is a forge or not.
+        let token = if repository.is_some() { BASE64.encode(&bed.gitea()?.token) } else { String::new() };
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "serin-credentials", "namespace": namespace},
             "data": {"git-token": token, "forge-token": token}});
         bed.apply_one(serde_json::from_value(secret)?).await?;
@@ -93,7 +108,7 @@ impl Serin {
     fn adapted(
         &self,
         object: &DynamicObject,
-        repository: &Repository<'_>,
+        repository: Option<&Repository<'_>>,
         options: &Options,
     ) -> anyhow::Result<DynamicObject> {
         let text = serde_json::to_string(object)?.replace(NAMESPACE, &self.namespace);
@@ -114,35 +129,18 @@ impl Serin {
         Ok(serde_json::from_value(object)?)
     }
 
-    fn configuration(&self, repository: &Repository<'_>, options: &Options) -> String {
+    fn configuration(&self, repository: Option<&Repository<'_>>, options: &Options) -> String {
         let (namespace, port, Options { leader_election, provider }) = (&self.namespace, self.port, options);
-        let token = |file: &str| json!({"file": format!("/etc/serin/credentials/{file}")});
-        json!({
+        let common = json!({
             "cluster": CLUSTER,
             "listen": format!("0.0.0.0:{port}"),
             "provider": provider,
             "metricsServer": prometheus::ADDRESS,
             "leaderElection": {"enabled": leader_election, "namespace": namespace, "name": "serin"},
-            "sources": [{
-                "name": "apps",
-                "url": repository.url(),
-                "interval": "2s",
-                "path": "apps",
-                "auth": {"tokenFrom": token("git-token")},
-                "writeBack": {
-                    "status": {"branch": format!("serin/status/{CLUSTER}")},
-                    "revert": "commit",
-                    "author": {"name": "serin", "email": "serin@example.com"},
-                },
-                "forge": {
-                    "kind": "gitea",
-                    "api": gitea::ADDRESS,
-                    "repository": format!("{OWNER}/{}", repository.name),
-                    "tokenFrom": token("forge-token"),
-                },
-            }],
-        })
-        .to_string()
+            "canaries": if repository.is_some() { "owned" } else { "all" },
+            "sources": repository.map(source).into_iter().collect::<Vec<_>>(),
+        });
+        common.to_string()
     }
 
     /// Waits until the Deployment is available.
@@ -171,6 +169,28 @@ impl Serin {
         let logs = self.bed.kubelet().map(|kubelet| kubelet.logs(&self.namespace)).unwrap_or_default();
         logs.last().map(|log| super::process::tail(log, lines)).unwrap_or_default()
     }
+}
+
+fn source(repository: &Repository<'_>) -> Value {
+    let token = |file: &str| json!({"file": format!("/etc/serin/credentials/{file}")});
+    json!({
+        "name": "apps",
+        "url": repository.url(),
+        "interval": "2s",
+        "path": "apps",
+        "auth": {"tokenFrom": token("git-token")},
+        "writeBack": {
+            "status": {"branch": format!("serin/status/{CLUSTER}")},
+            "revert": "commit",
+            "author": {"name": "serin", "email": "serin@example.com"},
+        },
+        "forge": {
+            "kind": "gitea",
+            "api": gitea::ADDRESS,
+            "repository": format!("{OWNER}/{}", repository.name),
+            "tokenFrom": token("forge-token"),
+        },
+    })
 }
 
 fn manifest(file: &str) -> anyhow::Result<Vec<DynamicObject>> {
