@@ -80,8 +80,12 @@ fn finish(page: &page::Page, whole: bool) -> anyhow::Result<ExitCode> {
     for line in &page.unexplained {
         println!("UNEXPLAINED {line}");
     }
+    let stale: &[&str] = if whole { &page.stale } else { &[] };
+    for name in stale {
+        println!("STALE {name}: nothing differs in this way any more, remove it from explained.rs");
+    }
     println!("{} differences explained, {} unexplained", page.explained, page.unexplained.len());
-    Ok(if page.unexplained.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if page.unexplained.is_empty() && stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Names of the same length, so that messages are cut at the same place if they are.

@@ -30,6 +30,9 @@ const TICK: Duration = Duration::from_secs(12);
 /// Stands in the log where the initialisation is over.
 const MADE: &str = "made";
 
+/// Objects by kind and name.
+pub(crate) type Objects = BTreeMap<String, Value>;
+
 /// What one program did.
 pub(crate) struct Seen {
     /// Type and message, in order of first occurrence.
@@ -37,7 +40,9 @@ pub(crate) struct Seen {
     /// Distinct statuses in order.
     pub(crate) statuses: Vec<Value>,
     /// Objects at the end of the initialisation, by kind and name.
-    pub(crate) objects: BTreeMap<String, Value>,
+    pub(crate) made: Objects,
+    /// Objects at the end of the run.
+    pub(crate) left: Objects,
 }
 
 struct Wall;
@@ -124,8 +129,7 @@ fn without_measured(text: &str) -> String {
 
 fn normal(log: &Log, namespace: &str) -> Seen {
     let mut names = Names::default();
-    let mut seen = Seen { events: Vec::new(), statuses: Vec::new(), objects: BTreeMap::new() };
-    let mut live = BTreeMap::new();
+    let mut seen = Seen { events: Vec::new(), statuses: Vec::new(), made: Objects::new(), left: Objects::new() };
     for one in log.ordered() {
         match one.entry {
             Entry::Event { type_, message, .. } if !is_wait(&message) => {
@@ -134,28 +138,39 @@ fn normal(log: &Log, namespace: &str) -> Seen {
                     seen.events.push(line);
                 }
             }
-            Entry::Object { verb, object } => {
-                let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let key = format!("{} {}", text(kind), text(name));
-                if kind == "Canary" && verb != "delete" {
-                    let status = renamed(&names.value(&object["status"]), namespace);
-                    let empty = status.as_object().is_none_or(serde_json::Map::is_empty);
-                    if !empty && seen.statuses.last() != Some(&status) {
-                        seen.statuses.push(status);
-                    }
-                }
-                if verb == "delete" {
-                    live.remove(&key);
-                } else if !is_note(&object) {
-                    live.insert(key, renamed(&names.object(&object), namespace));
-                }
-            }
-            Entry::Step(what) if what == MADE => seen.objects = live.clone(),
+            Entry::Object { verb, object } => seen.object(&mut names, verb, &object, namespace),
+            Entry::Step(what) if what == MADE => seen.made = seen.left.clone(),
             _ => {}
         }
     }
     seen
+}
+
+impl Seen {
+    fn object(&mut self, names: &mut Names, verb: &str, object: &Value, namespace: &str) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let key = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
+        if verb == "delete" {
+            self.left.remove(&key);
+            return;
+        }
+        if object["kind"] == "Canary" {
+            let status = renamed(&names.value(&object["status"]), namespace);
+            let empty = status.as_object().is_none_or(serde_json::Map::is_empty);
+            if !empty && self.statuses.last() != Some(&status) {
+                self.statuses.push(status);
+            }
+        }
+        if is_note(object) {
+            return;
+        }
+        let mut normal = names.object(object);
+        if object["kind"] == "HTTPProxy" {
+            // The normal form leaves out weights of 0, which are a difference that the page shows.
+            normal["spec"] = object["spec"].clone();
+        }
+        self.left.insert(key, renamed(&normal, namespace));
+    }
 }
 
 fn renamed(value: &Value, namespace: &str) -> Value {
