@@ -9,6 +9,8 @@ pub(crate) struct Story {
     pub(crate) words: &'static str,
     /// Traffic provider.
     pub(crate) provider: &'static str,
+    /// Whether the Canary says `skipAnalysis`.
+    skip: bool,
     /// `spec.analysis` below what all have.
     analysis: &'static str,
     /// Flags of the new version.
@@ -29,6 +31,7 @@ pub(crate) const ALL: &[Story] = &[
         name: "good",
         words: "A good release with provider contour: 25 %, 50 %, promoted.",
         provider: "contour",
+        skip: false,
         analysis: WEIGHTED,
         flags: "",
         end: "Succeeded",
@@ -37,6 +40,7 @@ pub(crate) const ALL: &[Story] = &[
         name: "bad",
         words: "A release of which a third of the answers are errors, with provider contour: rolled back.",
         provider: "contour",
+        skip: false,
         analysis: WEIGHTED,
         flags: ", --random-error=true",
         end: "Failed",
@@ -45,8 +49,18 @@ pub(crate) const ALL: &[Story] = &[
         name: "blue",
         words: "A good release with provider kubernetes: Blue/Green with three iterations and without metrics, promoted.",
         provider: "kubernetes",
+        skip: false,
         analysis: "
     iterations: 3",
+        flags: "",
+        end: "Succeeded",
+    },
+    Story {
+        name: "skip",
+        words: "A good release with provider contour and `skipAnalysis: true`: promoted at once.",
+        provider: "contour",
+        skip: true,
+        analysis: WEIGHTED,
         flags: "",
         end: "Succeeded",
     },
@@ -72,7 +86,7 @@ impl Story {
 
     /// The Canary, and the host name that includes the route.
     pub(crate) fn canary(&self, namespace: &str) -> String {
-        let Self { provider, analysis, .. } = self;
+        let Self { provider, skip, analysis, .. } = self;
         let canary = format!(
             "apiVersion: flagger.app/v1beta1
 kind: Canary
@@ -81,6 +95,7 @@ spec:
   provider: {provider}
   targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
   progressDeadlineSeconds: 120
+  skipAnalysis: {skip}
   service: {{port: 80, targetPort: 9898}}
   analysis:
     interval: 10s
