@@ -1,11 +1,13 @@
 //! Traffic providers: one folder each, chosen by name. A new provider is a folder, one line in [`router`], one name in
-//! [`PROVIDERS`], and a run of the conformance suite.
+//! [`PROVIDERS`], and a run of the conformance suite. One whose canaries have one route object implements
+//! [`routed::Route`]; reading, writing and giving back are the same for all of them.
 
 #[cfg(test)]
 mod conformance;
 pub mod contour;
 pub mod gatewayapi;
 pub mod kubernetes;
+pub mod routed;
 pub mod skipper;
 
 use std::sync::Arc;
@@ -42,9 +44,9 @@ pub fn known(name: &str) -> Option<&'static str> {
 pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
     let supported = PROVIDERS.join(", ");
     match known(provider).unwrap_or(provider) {
-        "contour" => Ok(Arc::new(contour::Contour::new(cluster, options.ingress_class))),
-        "gatewayapi:v1" => Ok(Arc::new(gatewayapi::GatewayApi::new(cluster, gatewayapi::Version::V1))),
-        "gatewayapi:v1beta1" => Ok(Arc::new(gatewayapi::GatewayApi::new(cluster, gatewayapi::Version::V1Beta1))),
+        "contour" => Ok(Arc::new(contour::router(cluster, options.ingress_class))),
+        "gatewayapi:v1" => Ok(Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1))),
+        "gatewayapi:v1beta1" => Ok(Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1))),
         "kubernetes" => Ok(Arc::new(kubernetes::Kubernetes)),
         "skipper" => Ok(Arc::new(skipper::Skipper::new(cluster))),
         _ if api::canary::PROVIDERS.contains(&provider) => {

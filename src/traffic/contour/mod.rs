@@ -9,94 +9,58 @@ mod tests;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde_json::Value;
 
 pub(crate) use routes::unsupported_fields;
 
-use super::unchanged;
+use super::routed::{self, Refusal, Route, Routed};
 use crate::api::canary::CanaryView;
-use crate::domain::{FieldManager, Object, ObjectKey, Weights};
-use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
-use crate::rollout::objects::is_controlled_by;
+use crate::domain::{Object, ObjectKey, Weights};
+use crate::ports::{Cluster, Verified};
 
 /// The provider `contour`.
-pub struct Contour {
-    cluster: Arc<dyn Cluster>,
+pub type Contour = Routed<HttpProxy>;
+
+/// HTTPProxies, of the operator's ingress class where it names one.
+pub struct HttpProxy {
     ingress_class: Option<String>,
 }
 
-impl Contour {
-    /// A router that writes through `cluster`.
-    pub fn new(cluster: Arc<dyn Cluster>, ingress_class: Option<String>) -> Self {
-        let ingress_class = ingress_class.filter(|class| !class.is_empty());
-        Self { cluster, ingress_class }
-    }
-
-    async fn live(&self, canary: &CanaryView) -> Result<Option<Arc<Object>>, RouteError> {
-        Ok(self.cluster.get(&routes::key(canary)).await?)
-    }
-
-    async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
-        let desired = routes::desired(live, canary, self.ingress_class.as_deref(), weights)?;
-        if live.is_none_or(|live| !unchanged(live, &desired)) {
-            self.cluster.apply(&desired, FieldManager::Engine).await?;
-        }
-        Ok(())
-    }
+/// A router that writes through `cluster`.
+pub fn router(cluster: Arc<dyn Cluster>, ingress_class: Option<String>) -> Contour {
+    let ingress_class = ingress_class.filter(|class| !class.is_empty());
+    Routed::new(cluster, HttpProxy { ingress_class })
 }
 
-#[async_trait]
-impl TrafficRouter for Contour {
-    async fn reconcile(&self, canary: &CanaryView) -> Result<(), RouteError> {
-        let live = self.live(canary).await?;
-        let weights = match live.as_deref().map(|live| routes::weights(live, canary)).transpose() {
-            Ok(weights) => weights.flatten().unwrap_or(Weights::PRIMARY),
-            // Weights that mean nothing are no reason to leave the route broken.
-            Err(routes::Refusal::Unusable(_)) => Weights::PRIMARY,
-            Err(refusal) => return Err(refusal.into()),
-        };
-        self.write(live.as_deref(), canary, weights).await
+impl Route for HttpProxy {
+    fn key(&self, canary: &CanaryView) -> ObjectKey {
+        routes::key(canary)
     }
 
-    async fn set(&self, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
-        let live = self.live(canary).await?;
-        self.write(live.as_deref(), canary, weights).await
+    fn desired(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
+        routes::desired(live, canary, self.ingress_class.as_deref(), weights)
     }
 
-    async fn observe(&self, canary: &CanaryView) -> Result<Option<Weights>, RouteError> {
-        match self.live(canary).await? {
-            Some(live) => Ok(routes::weights(&live, canary)?),
-            None => Ok(None),
-        }
+    fn weights(&self, live: &Object, canary: &CanaryView) -> Result<Option<Weights>, Refusal> {
+        routes::weights(live, canary)
     }
 
-    async fn verify(&self, canary: &CanaryView) -> Result<Verified, RouteError> {
-        Ok(self.live(canary).await?.map_or(Verified::CannotTell, |live| verified(&live)))
+    fn restored(&self, live: &Object, canary: &CanaryView) -> Option<Object> {
+        routes::restored(live, canary)
     }
 
-    async fn finalize(&self, canary: &CanaryView) -> Result<(), RouteError> {
-        if let Some(live) = self.live(canary).await?
-            && !is_controlled_by(&live, canary)
-            && let Some(original) = routes::restored(&live, canary)
-        {
-            self.cluster.apply(&original, FieldManager::Engine).await?;
-        }
-        Ok(())
-    }
-
-    fn objects(&self, canary: &CanaryView) -> Vec<ObjectKey> {
-        vec![routes::key(canary)]
+    fn verified(&self, live: &Object) -> Verified {
+        verified(live)
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        routes::unsupported_fields(canary)
+        unsupported_fields(canary)
     }
 }
 
 /// Why no route can be made for a canary.
 pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routes::desired(None, canary, None, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
+    routed::refused(&HttpProxy { ingress_class: None }, canary)
 }
 
 /// Reads the condition `Valid`. A proxy that no Contour has looked at carries the default status `NotReconciled` without

@@ -11,31 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
-use crate::ports::RouteError;
-use crate::rollout::objects::{TOOLKIT_ANNOTATIONS, is_controlled_by, owner_reference};
+use crate::rollout::objects::is_controlled_by;
+use crate::traffic::routed::{Refusal, metadata};
 
 /// The routes of a user's HTTPProxy as they were before we divided them, as JSON.
 pub(super) const ORIGINAL: &str = "serin.dev/original-routes";
 
 const API_VERSION: &str = "projectcontour.io/v1";
-
-/// Why there is no answer; see the variants of [`RouteError`] with these names.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("{0}")]
-    Unusable(String),
-}
-
-impl From<Refusal> for RouteError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unsupported(message) => Self::Unsupported(message),
-            Refusal::Unusable(message) => Self::Unusable(message),
-        }
-    }
-}
 
 /// Key of a canary's HTTPProxy.
 pub(super) fn key(canary: &CanaryView) -> ObjectKey {
@@ -106,21 +88,7 @@ fn object(
     routes: Vec<Value>,
 ) -> Object {
     let owned = live.is_none_or(|live| is_controlled_by(live, canary));
-    let apex = canary.spec.service.apex.clone().unwrap_or_default();
-    let mut annotations = apex.annotations;
-    annotations.extend(TOOLKIT_ANNOTATIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    if !originals.is_empty() {
-        let list: Vec<_> = originals.values().collect();
-        annotations.insert(ORIGINAL.to_owned(), canonical_json(&json!(list)));
-    }
-    let mut metadata =
-        json!({"name": canary.spec.apex_name(), "namespace": canary.key.namespace, "annotations": annotations});
-    if !apex.labels.is_empty() {
-        metadata["labels"] = json!(apex.labels);
-    }
-    if owned {
-        metadata["ownerReferences"] = json!([owner_reference(canary)]);
-    }
+    let metadata = metadata(canary, owned, ORIGINAL, originals);
     let mut spec = json!({"routes": routes});
     // A user's own proxy may name another class on purpose.
     if let Some(class) =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{Contour, routes, verified};
+use super::{Refusal, routes, verified};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
@@ -99,7 +99,7 @@ fn q38_a_condition_that_contour_lacks_is_refused() {
     ] {
         let canary = canary(json!({"analysis": {"iterations": 2, "match": matches}}));
         let refused = routes::desired(None, &canary, None, Weights::PRIMARY);
-        assert!(matches!(refused, Err(routes::Refusal::Unsupported(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Refusal::Unsupported(_))), "{refused:?}");
     }
 }
 
@@ -154,14 +154,14 @@ fn weights_by_hand_are_read_as_percent() {
     {
         assert_eq!(with(primary, other).unwrap(), Some(Weights::canary(want)));
     }
-    assert!(matches!(with(json!(0), json!(0)), Err(routes::Refusal::Unusable(_))));
+    assert!(matches!(with(json!(0), json!(0)), Err(Refusal::Unusable(_))));
     assert_eq!(routes::weights(&user_proxy(), &canary).unwrap(), None);
 }
 
 #[tokio::test]
 async fn q02_drift_is_corrected_without_touching_the_weights() {
     let cluster = Arc::new(MemoryCluster::default());
-    let router = Contour::new(cluster.clone(), None);
+    let router = super::router(cluster.clone(), None);
     let plain = canary(json!({}));
     router.set(&plain, Weights::canary(40)).await.unwrap();
     let edited = canary(json!({"service": {"port": 80, "timeout": "15s", "apex": {"labels": {"l": "x"}}}}));
@@ -209,7 +209,7 @@ fn verification_reads_the_status_of_this_generation() {
 async fn conformance() {
     let cluster = Arc::new(MemoryCluster::default());
     conforms(Case {
-        router: &Contour::new(cluster.clone(), Some("contour".to_owned())),
+        router: &super::router(cluster.clone(), Some("contour".to_owned())),
         cluster,
         route: routes::key(&canary(json!({}))),
         own_fields: json!({"spec": {"routes": null}}),

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::routes::Refusal;
+use super::super::routed::Refusal;
 use crate::api::canary::{CanaryView, Service};
 use crate::domain::parse_duration;
 

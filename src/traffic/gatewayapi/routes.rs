@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::parts;
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
-use crate::ports::RouteError;
-use crate::rollout::objects::{TOOLKIT_ANNOTATIONS, is_controlled_by, owner_reference};
+use crate::rollout::objects::is_controlled_by;
+use crate::traffic::routed::{Refusal, metadata};
 
 /// The rules of a user's HTTPRoute as they were before we divided them, as JSON.
 pub(super) const ORIGINAL: &str = "serin.dev/original-rules";
@@ -31,24 +31,6 @@ impl Version {
         match self {
             Self::V1 => "gateway.networking.k8s.io/v1",
             Self::V1Beta1 => "gateway.networking.k8s.io/v1beta1",
-        }
-    }
-}
-
-/// Why there is no answer; see the variants of [`RouteError`] with these names.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("{0}")]
-    Unusable(String),
-}
-
-impl From<Refusal> for RouteError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unsupported(message) => Self::Unsupported(message),
-            Refusal::Unusable(message) => Self::Unusable(message),
         }
     }
 }
@@ -116,21 +98,7 @@ fn object(
     originals: &BTreeMap<String, Value>,
     spec: Value,
 ) -> Object {
-    let apex = canary.spec.service.apex.clone().unwrap_or_default();
-    let mut annotations = apex.annotations;
-    annotations.extend(TOOLKIT_ANNOTATIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    if !originals.is_empty() {
-        let list: Vec<_> = originals.values().collect();
-        annotations.insert(ORIGINAL.to_owned(), canonical_json(&json!(list)));
-    }
-    let mut metadata =
-        json!({"name": canary.spec.apex_name(), "namespace": canary.key.namespace, "annotations": annotations});
-    if !apex.labels.is_empty() {
-        metadata["labels"] = json!(apex.labels);
-    }
-    if owned {
-        metadata["ownerReferences"] = json!([owner_reference(canary)]);
-    }
+    let metadata = metadata(canary, owned, ORIGINAL, originals);
     Object(json!({"apiVersion": version.api_version(), "kind": "HTTPRoute", "metadata": metadata, "spec": spec}))
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
 use super::verified::verified;
-use super::{GatewayApi, Version, routes};
+use super::{Refusal, Version, routes};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
@@ -269,14 +269,14 @@ fn weights_by_hand_are_read_as_percent() {
     {
         assert_eq!(read(primary, other).unwrap(), Some(Weights::canary(want)));
     }
-    assert!(matches!(read(json!(0), json!(0)), Err(routes::Refusal::Unusable(_))));
+    assert!(matches!(read(json!(0), json!(0)), Err(Refusal::Unusable(_))));
     assert_eq!(routes::weights(&users_route(), &canary, Version::V1).unwrap(), None);
 }
 
 #[tokio::test]
 async fn q02_drift_is_corrected_without_touching_the_weights() {
     let cluster = Arc::new(MemoryCluster::default());
-    let router = GatewayApi::new(cluster.clone(), Version::V1);
+    let router = super::router(cluster.clone(), Version::V1);
     let plain = with(json!({"hosts": []}));
     router.set(&plain, Weights::canary(40)).await.unwrap();
     let edited = with(json!({"timeout": "15s", "apex": {"labels": {"l": "x"}}}));
@@ -345,7 +345,7 @@ async fn conformance() {
         let mut users = users_route();
         users.0["apiVersion"] = json!(routes::key(version, &with(json!({}))).gvk.api_version());
         conforms(Case {
-            router: &GatewayApi::new(cluster.clone(), version),
+            router: &super::router(cluster.clone(), version),
             cluster,
             route: routes::key(version, &with(json!({}))),
             own_fields: json!({"spec": {"rules": null}}),

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::routed::route_fields;
 use crate::api::canary::CanaryView;
 use crate::domain::Weights;
 use crate::ports::{RouteError, TrafficRouter, Verified};
@@ -35,21 +36,7 @@ impl TrafficRouter for Kubernetes {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        let service = &canary.spec.service;
-        let mut fields = vec![
-            (service.timeout.is_some(), "service.timeout"),
-            (service.backend_timeout.is_some(), "service.backendTimeout"),
-            (service.retries.is_some(), "service.retries"),
-            (!service.matches.is_empty(), "service.match"),
-            (service.rewrite.is_some(), "service.rewrite"),
-            (service.headers.is_some(), "service.headers"),
-            (service.cors_policy.is_some(), "service.corsPolicy"),
-            (service.mirror.is_some(), "service.mirror"),
-            (!service.hosts.is_empty(), "service.hosts"),
-            (!service.gateways.is_empty(), "service.gateways"),
-            (service.gateway_refs.is_some(), "service.gatewayRefs"),
-            (service.traffic_policy.is_some(), "service.trafficPolicy"),
-        ];
+        let mut fields = route_fields(canary);
         if let Some(analysis) = canary.spec.analysis() {
             fields.extend([
                 (analysis.step_weight > 0, "analysis.stepWeight"),

@@ -12,6 +12,7 @@ use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
 use crate::ports::RouteError;
 use crate::rollout::objects::owner_reference;
+use crate::traffic::routed::route_fields;
 
 /// Weights of the backends that share a host and path: `{"SERVICE": WEIGHT}`.
 const WEIGHTS: &str = "zalando.org/backend-weights";
@@ -123,22 +124,8 @@ pub(super) fn is_serving(live: &Object) -> bool {
 
 /// Fields of the canary that have no effect here, as dotted paths.
 pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    let service = &canary.spec.service;
-    let mut fields = vec![
-        (service.timeout.is_some(), "service.timeout"),
-        (service.backend_timeout.is_some(), "service.backendTimeout"),
-        (service.retries.is_some(), "service.retries"),
-        (!service.matches.is_empty(), "service.match"),
-        (service.rewrite.is_some(), "service.rewrite"),
-        (service.headers.is_some(), "service.headers"),
-        (service.cors_policy.is_some(), "service.corsPolicy"),
-        (service.mirror.is_some(), "service.mirror"),
-        (!service.hosts.is_empty(), "service.hosts"),
-        (!service.gateways.is_empty(), "service.gateways"),
-        (service.gateway_refs.is_some(), "service.gatewayRefs"),
-        (service.traffic_policy.is_some(), "service.trafficPolicy"),
-        (service.delegation, "service.delegation"),
-    ];
+    let mut fields = route_fields(canary);
+    fields.push((canary.spec.service.delegation, "service.delegation"));
     if let Some(analysis) = canary.spec.analysis() {
         fields.extend([
             (!analysis.matches.is_empty(), "analysis.match"),

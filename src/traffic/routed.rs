@@ -1,0 +1,180 @@
+//! What the providers have in common whose canaries have one route object, named as the apex Service: reading, comparing,
+//! writing and giving back. What stands in the object is the provider's own, see [`Route`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::unchanged;
+use crate::api::canary::CanaryView;
+use crate::domain::{FieldManager, Object, ObjectKey, Weights, canonical_json};
+use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
+use crate::rollout::objects::{TOOLKIT_ANNOTATIONS, is_controlled_by, owner_reference};
+
+/// Why there is no answer; see the variants of [`RouteError`] with these names.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The canary asks for what the provider cannot express.
+    #[error("{0}")]
+    Unsupported(String),
+    /// What is there cannot be worked with.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<Refusal> for RouteError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unsupported(message) => Self::Unsupported(message),
+            Refusal::Unusable(message) => Self::Unusable(message),
+        }
+    }
+}
+
+/// Route objects of one kind as values: live object, canary and weights in, wanted object out.
+pub trait Route: Send + Sync {
+    /// Key of a canary's route.
+    fn key(&self, canary: &CanaryView) -> ObjectKey;
+
+    /// The route as it should be, limited to the fields that are ours.
+    ///
+    /// # Errors
+    /// `Unsupported` when the canary asks for what the kind cannot express, `Unusable` when something is in the way.
+    fn desired(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal>;
+
+    /// Live weights in percent; `None` when nothing is divided between primary and canary.
+    ///
+    /// # Errors
+    /// `Unusable` when the weights mean nothing.
+    fn weights(&self, live: &Object, canary: &CanaryView) -> Result<Option<Weights>, Refusal>;
+
+    /// A user's object as it was before us; `None` when there is nothing to give back.
+    fn restored(&self, live: &Object, canary: &CanaryView) -> Option<Object>;
+
+    /// Whether the route's controller has taken it over.
+    fn verified(&self, live: &Object) -> Verified;
+
+    /// Fields of the canary that have no effect, as dotted paths.
+    fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String>;
+}
+
+/// A provider with such a route.
+pub struct Routed<R> {
+    cluster: Arc<dyn Cluster>,
+    route: R,
+}
+
+impl<R: Route> Routed<R> {
+    /// A router that writes through `cluster`.
+    pub fn new(cluster: Arc<dyn Cluster>, route: R) -> Self {
+        Self { cluster, route }
+    }
+
+    async fn live(&self, canary: &CanaryView) -> Result<Option<Arc<Object>>, RouteError> {
+        Ok(self.cluster.get(&self.route.key(canary)).await?)
+    }
+
+    async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
+        let desired = self.route.desired(live, canary, weights)?;
+        if live.is_none_or(|live| !unchanged(live, &desired)) {
+            self.cluster.apply(&desired, FieldManager::Engine).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<R: Route> TrafficRouter for Routed<R> {
+    async fn reconcile(&self, canary: &CanaryView) -> Result<(), RouteError> {
+        let live = self.live(canary).await?;
+        let weights = match live.as_deref().map(|live| self.route.weights(live, canary)).transpose() {
+            Ok(weights) => weights.flatten().unwrap_or(Weights::PRIMARY),
+            // Weights that mean nothing are no reason to leave the route broken.
+            Err(Refusal::Unusable(_)) => Weights::PRIMARY,
+            Err(refusal) => return Err(refusal.into()),
+        };
+        self.write(live.as_deref(), canary, weights).await
+    }
+
+    async fn set(&self, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
+        let live = self.live(canary).await?;
+        self.write(live.as_deref(), canary, weights).await
+    }
+
+    async fn observe(&self, canary: &CanaryView) -> Result<Option<Weights>, RouteError> {
+        match self.live(canary).await? {
+            Some(live) => Ok(self.route.weights(&live, canary)?),
+            None => Ok(None),
+        }
+    }
+
+    async fn verify(&self, canary: &CanaryView) -> Result<Verified, RouteError> {
+        Ok(self.live(canary).await?.map_or(Verified::CannotTell, |live| self.route.verified(&live)))
+    }
+
+    async fn finalize(&self, canary: &CanaryView) -> Result<(), RouteError> {
+        if let Some(live) = self.live(canary).await?
+            && !is_controlled_by(&live, canary)
+            && let Some(original) = self.route.restored(&live, canary)
+        {
+            self.cluster.apply(&original, FieldManager::Engine).await?;
+        }
+        Ok(())
+    }
+
+    fn objects(&self, canary: &CanaryView) -> Vec<ObjectKey> {
+        vec![self.route.key(canary)]
+    }
+
+    fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
+        self.route.unsupported_fields(canary)
+    }
+}
+
+/// Why no route can be made for a canary.
+pub(super) fn refused(route: &impl Route, canary: &CanaryView) -> Option<String> {
+    route.desired(None, canary, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
+}
+
+/// The metadata of a route: the apex Service's labels and annotations, an owner reference where the route is ours, and
+/// under `original` the parts of a user's object as they were.
+pub(super) fn metadata(canary: &CanaryView, owned: bool, original: &str, originals: &BTreeMap<String, Value>) -> Value {
+    let apex = canary.spec.service.apex.clone().unwrap_or_default();
+    let mut annotations = apex.annotations;
+    annotations.extend(TOOLKIT_ANNOTATIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    if !originals.is_empty() {
+        let list: Vec<_> = originals.values().collect();
+        annotations.insert(original.to_owned(), canonical_json(&json!(list)));
+    }
+    let mut metadata =
+        json!({"name": canary.spec.apex_name(), "namespace": canary.key.namespace, "annotations": annotations});
+    if !apex.labels.is_empty() {
+        metadata["labels"] = json!(apex.labels);
+    }
+    if owned {
+        metadata["ownerReferences"] = json!([owner_reference(canary)]);
+    }
+    metadata
+}
+
+/// Every field of `spec.service` that shapes a route, and whether the canary has it: what a provider that reads none of
+/// them cannot honour.
+pub(super) fn route_fields(canary: &CanaryView) -> Vec<(bool, &'static str)> {
+    let service = &canary.spec.service;
+    vec![
+        (service.timeout.is_some(), "service.timeout"),
+        (service.backend_timeout.is_some(), "service.backendTimeout"),
+        (service.retries.is_some(), "service.retries"),
+        (!service.matches.is_empty(), "service.match"),
+        (service.rewrite.is_some(), "service.rewrite"),
+        (service.headers.is_some(), "service.headers"),
+        (service.cors_policy.is_some(), "service.corsPolicy"),
+        (service.mirror.is_some(), "service.mirror"),
+        (!service.hosts.is_empty(), "service.hosts"),
+        (!service.gateways.is_empty(), "service.gateways"),
+        (service.gateway_refs.is_some(), "service.gatewayRefs"),
+        (service.traffic_policy.is_some(), "service.trafficPolicy"),
+    ]
+}
