@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use clap::Args;
 
 use super::config::{Config, ConfigErrors, Problem};
-use crate::traffic::{PROVIDERS, known};
+use crate::traffic::{is_known, supported};
 
 /// Flags that have a meaning here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -164,8 +164,8 @@ impl FlaggerArgs {
             refuse(format!("the variable {variable} is set, and alerts are not implemented yet: unset it"));
         }
         if let Some(provider) = &self.mesh_provider {
-            if known(provider).is_none() {
-                let there = PROVIDERS.join(", ");
+            if !is_known(provider) {
+                let there = supported();
                 refuse(format!("`--mesh-provider={provider}` is not implemented yet, there is: {there}"));
             }
             config.provider.clone_from(provider);

@@ -35,9 +35,8 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         problems.push(problem(manifest, pointer, severity, message, help));
     };
     const LATER: &str = "the canary would not be run: leave it to Flagger until then";
-    if let Some(provider) = provider.filter(|name| traffic::known(name).is_none()) {
-        let message =
-            format!("provider {provider} is not implemented yet, there is: {}", traffic::PROVIDERS.join(", "));
+    if let Some(provider) = provider.filter(|name| !traffic::is_known(name)) {
+        let message = format!("provider {provider} is not implemented yet, there is: {}", traffic::supported());
         report("/spec/provider", Severity::Error, message, LATER);
     }
     // What is plainly wrong is told by the lints.

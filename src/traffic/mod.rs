@@ -1,6 +1,6 @@
-//! Traffic providers: one folder each, chosen by name. A new provider is a folder, one line in [`router`], one name in
-//! [`PROVIDERS`], and a run of the conformance suite. One whose canaries have one route object implements
-//! [`routed::Route`]; reading, writing and giving back are the same for all of them.
+//! Traffic providers: one folder each, chosen by name. A new provider is a folder, one entry of [`PROVIDERS`], and a run of
+//! the conformance suite. One whose canaries have one route object implements [`routed::Route`]; reading, writing and
+//! giving back are the same for all of them.
 
 #[cfg(test)]
 mod conformance;
@@ -26,14 +26,64 @@ pub struct Options {
     pub ingress_class: Option<String>,
 }
 
-/// The provider names that are implemented.
-pub const PROVIDERS: [&str; 5] = ["contour", "gatewayapi:v1", "gatewayapi:v1beta1", "kubernetes", "skipper"];
+/// One implemented provider.
+struct Provider {
+    name: &'static str,
+    router: fn(Arc<dyn Cluster>, Options) -> Arc<dyn TrafficRouter>,
+    unsupported_fields: fn(&CanaryView) -> Vec<String>,
+    refused: fn(&CanaryView) -> Option<String>,
+}
+
+/// The implemented providers, by name.
+const PROVIDERS: &[Provider] = &[
+    Provider {
+        name: "contour",
+        router: |cluster, options| Arc::new(contour::router(cluster, options.ingress_class)),
+        unsupported_fields: contour::unsupported_fields,
+        refused: contour::refused,
+    },
+    Provider {
+        name: "gatewayapi:v1",
+        router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1)),
+        unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1),
+        refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1),
+    },
+    Provider {
+        name: "gatewayapi:v1beta1",
+        router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1)),
+        unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
+        refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
+    },
+    Provider {
+        name: "kubernetes",
+        router: |_, _| Arc::new(kubernetes::Kubernetes),
+        unsupported_fields: |canary| kubernetes::Kubernetes.unsupported_fields(canary),
+        refused: |_| None,
+    },
+    Provider {
+        name: "skipper",
+        router: |cluster, _| Arc::new(skipper::Skipper::new(cluster)),
+        unsupported_fields: skipper::unsupported_fields,
+        refused: |_| None,
+    },
+];
+
+/// The names of the implemented providers, for people.
+pub fn supported() -> String {
+    let names: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
+    names.join(", ")
+}
 
 /// The implemented provider that a name means. Flagger takes `gatewayapi:v1alpha2`, which its flag admits and its CRD does
 /// not, for v1.
-pub fn known(name: &str) -> Option<&'static str> {
+fn find(name: &str) -> Option<&'static Provider> {
     let name = if name == "gatewayapi:v1alpha2" { "gatewayapi:v1" } else { name };
-    PROVIDERS.into_iter().find(|known| *known == name)
+    PROVIDERS.iter().find(|provider| provider.name == name)
+}
+
+/// Whether a name means an implemented provider.
+pub fn is_known(name: &str) -> bool {
+    find(name).is_some()
 }
 
 /// The router of a provider.
@@ -42,40 +92,21 @@ pub fn known(name: &str) -> Option<&'static str> {
 /// A provider that Flagger knows and serin does not implement yet, or that nobody knows, is refused by name. (Flagger
 /// takes an unknown name for Istio.)
 pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
-    let supported = PROVIDERS.join(", ");
-    match known(provider).unwrap_or(provider) {
-        "contour" => Ok(Arc::new(contour::router(cluster, options.ingress_class))),
-        "gatewayapi:v1" => Ok(Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1))),
-        "gatewayapi:v1beta1" => Ok(Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1))),
-        "kubernetes" => Ok(Arc::new(kubernetes::Kubernetes)),
-        "skipper" => Ok(Arc::new(skipper::Skipper::new(cluster))),
-        _ if api::canary::PROVIDERS.contains(&provider) => {
-            Err(format!("provider `{provider}` is not implemented yet; supported are: {supported}"))
-        }
-        _ => Err(format!("provider `{provider}` is unknown; supported are: {supported}")),
+    if let Some(found) = find(provider) {
+        return Ok((found.router)(cluster, options));
     }
+    let how = if api::canary::PROVIDERS.contains(&provider) { "not implemented yet" } else { "unknown" };
+    Err(format!("provider `{provider}` is {how}; supported are: {}", supported()))
 }
 
 /// Fields of a canary that a provider cannot honour, as the Canary writes them; none for a provider that is not there.
 pub fn unsupported_fields(provider: &str, canary: &CanaryView) -> Vec<String> {
-    match known(provider).unwrap_or(provider) {
-        "contour" => contour::unsupported_fields(canary),
-        "gatewayapi:v1" => gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1),
-        "gatewayapi:v1beta1" => gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
-        "skipper" => skipper::unsupported_fields(canary),
-        "kubernetes" => kubernetes::Kubernetes.unsupported_fields(canary),
-        _ => Vec::new(),
-    }
+    find(provider).map(|found| (found.unsupported_fields)(canary)).unwrap_or_default()
 }
 
 /// Why a provider could not write the first route of a canary, as far as the Canary itself tells.
 pub fn refused(provider: &str, canary: &CanaryView) -> Option<String> {
-    match known(provider)? {
-        "contour" => contour::refused(canary),
-        "gatewayapi:v1" => gatewayapi::refused(canary, gatewayapi::Version::V1),
-        "gatewayapi:v1beta1" => gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
-        _ => None,
-    }
+    (find(provider)?.refused)(canary)
 }
 
 /// Whether applying `desired` (as the engine) would leave `live` as it is. Lists are compared as a whole except owner
@@ -126,7 +157,7 @@ mod tests {
     #[test]
     fn providers_are_found_by_name_and_others_refused_by_name() {
         let router = |name: &str| super::router(name, Arc::new(MemoryCluster::default()), Options::default()).err();
-        for name in PROVIDERS.into_iter().chain(["gatewayapi:v1alpha2"]) {
+        for name in PROVIDERS.iter().map(|provider| provider.name).chain(["gatewayapi:v1alpha2"]) {
             assert_eq!(router(name), None);
         }
         let there_is = "supported are: contour, gatewayapi:v1, gatewayapi:v1beta1, kubernetes, skipper";

@@ -46,9 +46,9 @@ pub(super) fn any(_: &mut SchemaGenerator) -> Schema {
 /// Traffic providers that exist, and those of Flagger that do not yet.
 pub(super) fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    let there_is = traffic::PROVIDERS.join(", ");
+    let there_is = traffic::supported();
     match name.as_str() {
-        known if traffic::known(known).is_some() => Ok(name),
+        known if traffic::is_known(known) => Ok(name),
         later if PROVIDERS.contains(&later) => {
             Err(D::Error::custom(format!("`provider: {later}` is not implemented yet, there is: {there_is}")))
         }
