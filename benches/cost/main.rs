@@ -320,6 +320,7 @@ fn decide_day() {
             target: Read::Present(workload(target.clone())),
             primary: primary.clone().map_or(Read::Absent, |primary| Read::Present(workload(primary))),
             objects: Ok(()),
+            unsupported: Vec::new(),
             weights: weights.clone(),
             route: RouteState::Accepted,
             intent: Intent::default(),

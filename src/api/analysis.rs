@@ -75,7 +75,36 @@ pub struct Analysis {
     /// Cookies that keep a user on one side.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::session_affinity")]
-    pub session_affinity: Option<Value>,
+    pub session_affinity: Option<SessionAffinity>,
+}
+
+/// Cookies that keep a user on the side that answered first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionAffinity {
+    /// Name of the cookie that the canary's users get.
+    pub cookie_name: String,
+    /// Name of the cookie that the primary's users get until the next tick; none when unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary_cookie_name: Option<String>,
+    /// Attribute `Domain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Attribute `HttpOnly`.
+    pub http_only: bool,
+    /// Attribute `Max-Age` of the canary's cookie in seconds, a day when unset.
+    #[serde(deserialize_with = "number::optional_int", skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<i64>,
+    /// Attribute `Partitioned`.
+    pub partitioned: bool,
+    /// Attribute `Path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Attribute `SameSite`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_site: Option<String>,
+    /// Attribute `Secure`.
+    pub secure: bool,
 }
 
 /// One metric of the analysis.

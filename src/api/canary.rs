@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use super::analysis::{Alert, Analysis, CrossNamespaceRef, Metric, ThresholdRange, Webhook, WebhookType};
+pub use super::analysis::{
+    Alert, Analysis, CrossNamespaceRef, Metric, SessionAffinity, ThresholdRange, Webhook, WebhookType,
+};
 use super::status::CanaryStatus;
 use super::{number, schema};
 use crate::domain::{CanaryKey, Object};

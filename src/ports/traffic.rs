@@ -32,6 +32,10 @@ pub enum RouteError {
 }
 
 /// One traffic provider. Every method may run twice with the same result; a call that changes nothing writes nothing.
+///
+/// A route is made of the canary alone (its spec, and the session-affinity cookies of its status, see
+/// [`Cookies`](crate::rollout::affinity::Cookies)) and the weights. [`set`](Self::set) is given the canary with the status
+/// that the tick will leave, so that route and status agree.
 #[async_trait]
 pub trait TrafficRouter: Send + Sync {
     /// Creates or corrects the route; live weights are kept, and are 100/0 on a new route.
@@ -40,7 +44,7 @@ pub trait TrafficRouter: Send + Sync {
     /// See [`RouteError`].
     async fn reconcile(&self, canary: &CanaryView) -> Result<(), RouteError>;
 
-    /// Sets the weights.
+    /// Sets the weights. Back to the primary always works on a route that is there, whatever the canary asks for by now.
     ///
     /// # Errors
     /// See [`RouteError`].
@@ -70,6 +74,15 @@ pub trait TrafficRouter: Send + Sync {
         Vec::new()
     }
 
-    /// Fields of the canary that this provider does not honour, as dotted paths.
+    /// Why no route can be made of the canary as it is written: an A/B condition that cannot be expressed, a reference that
+    /// is missing. Nothing is made, and nothing advances, until that is corrected.
+    fn refused(&self, canary: &CanaryView) -> Option<String> {
+        let _ = canary;
+        None
+    }
+
+    /// Fields of the canary that this provider does not honour, as dotted paths. With `analysis.mirror` or
+    /// `analysis.sessionAffinity` among them that part of the analysis is left out; an A/B test is not run with
+    /// `analysis.match` among them.
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String>;
 }

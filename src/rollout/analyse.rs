@@ -8,6 +8,7 @@ use super::promote;
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
 use super::strategy;
+use super::strategy::Strategy;
 use super::tick::{Remake, Tick, Told, same};
 use crate::api::{Phase, WebhookType};
 use crate::domain::Weights;
@@ -21,11 +22,14 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         return Ok(());
     }
     let Some(live) = live_weights(tick) else { return Ok(()) };
-    tick.status.canary_weight = i64::from(live.canary);
+    if raised_by_others(tick, live) {
+        return Ok(());
+    }
+    tick.status.canary_weight = tick.shown(live);
     if !canary_is_ready(tick) {
         return Ok(());
     }
-    let first = live.canary == 0 && tick.status.iterations <= 0;
+    let first = live.canary == 0 && !live.mirrored && tick.status.iterations <= 0;
     if let (true, Some(why)) = (first || tick.canary.spec.skip_analysis, frozen(tick)) {
         tick.warn_once(format!("Halt {} advancement {why}", tick.name()));
         return Ok(());
@@ -34,7 +38,7 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         promote::promote(tick);
         return Ok(());
     }
-    let strategy = match strategy::of(tick.canary, &tick.analysis, tick.provider) {
+    let strategy = match tick.strategy() {
         Ok(strategy) => strategy,
         Err(why) => {
             tick.hold(why);
@@ -234,6 +238,26 @@ fn live_weights(tick: &mut Tick) -> Option<Weights> {
     }
 }
 
+/// S-18: more traffic than the analysis gave, and not a step that was taken and not recorded, was set by somebody else: it
+/// is no progress of the analysis and is set back. Less is believed, because it endangers nobody.
+fn raised_by_others(tick: &mut Tick, live: Weights) -> bool {
+    let noted = tick.canary.status.canary_weight;
+    // Flagger writes 0 while it waits, whatever is live.
+    let adopted = tick.status.phase == Phase::WaitingPromotion && noted == 0;
+    let given = u8::try_from(noted.clamp(0, 100)).unwrap_or(100);
+    let Ok(Strategy::Canary(steps)) = tick.strategy() else { return false };
+    if adopted || live.canary <= given || steps.next(noted) == Some(i64::from(live.canary)) {
+        return false;
+    }
+    tick.set_weights(Weights::canary(given));
+    tick.warn(format!(
+        "canary weight of {} was raised to {} by somebody else, set back to {given}",
+        tick.name(),
+        live.canary
+    ));
+    true
+}
+
 fn canary_is_ready(tick: &mut Tick) -> bool {
     // Whether it is there was seen before.
     let Read::Present(target) = &tick.seen.target else { return false };
@@ -265,7 +289,7 @@ fn canary_is_ready(tick: &mut Tick) -> bool {
 /// The first tick, when no traffic has reached the canary yet: pre-rollout hooks instead of metrics.
 fn first_checks(tick: &mut Tick) -> Told<bool> {
     tick.normal(format!("Starting canary analysis for {}", tick.target()));
-    for text in strategy::adjustments(&tick.analysis, tick.provider) {
+    for text in tick.adjustments() {
         tick.warn(text);
     }
     let Some(refusal) = tick.call(WebhookType::PreRollout, Phase::Progressing, Some("Pre-rollout"), &[])? else {

@@ -3,7 +3,6 @@
 use super::decision::{Action, Level, Outcome, Severity};
 use super::observation::{Question, Read};
 use super::readiness::Readiness;
-use super::strategy;
 use super::tick::{Ask, Tick, Told, same};
 use crate::api::Phase;
 
@@ -14,7 +13,7 @@ const FINALIZER: &str = "finalizer.flagger.app";
 /// route that is refused must not leave users without a copy.
 pub(super) fn tick(tick: &mut Tick) -> Told {
     tick.enter(Phase::Initializing);
-    if let Err(why) = strategy::of(tick.canary, &tick.analysis, tick.provider) {
+    if let Err(why) = tick.strategy() {
         tick.warn_once(why);
         return Ok(());
     }

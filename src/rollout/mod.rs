@@ -15,6 +15,7 @@
 //! program was recorded to do. Where Flagger is wrong this is right; each such place is named by its quirk (`Q-nn`), and
 //! has a test of that name in `tests/quirks.rs`; recorded runs are replayed in `tests/record.rs`.
 
+pub mod affinity;
 pub mod alerts;
 mod analyse;
 pub mod analysis;

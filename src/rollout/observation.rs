@@ -214,6 +214,8 @@ pub struct Observation {
     /// Why generated objects cannot be made at all (selector label missing, config missing, two canaries on one
     /// target, fields the provider cannot honour …): nothing advances meanwhile, rollbacks still happen.
     pub objects: Result<(), String>,
+    /// Fields of the canary that its provider does not honour, as dotted paths.
+    pub unsupported: Vec<String>,
     /// Live weights; `Absent`: no route yet. Not looked at for providers without routes.
     pub weights: Read<Weights>,
     /// Whether the route is in force.

@@ -5,7 +5,6 @@ use super::memory::RunMemory;
 use super::observation::{Read, RouteState, Version};
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
-use super::strategy;
 use super::tick::{Remake, Tick, Told};
 use crate::api::{Phase, WebhookType};
 use crate::domain::Weights;
@@ -67,7 +66,7 @@ fn keep(tick: &mut Tick) -> bool {
     if tick.seen.primary == Read::Absent {
         tick.remake_primary();
     }
-    let astray = tick.seen.weights.present().is_some_and(|weights| weights.canary > 0);
+    let astray = tick.seen.weights.present().is_some_and(|weights| weights.canary > 0 || weights.mirrored);
     if tick.routed() && astray && tick.primary_serves() {
         tick.set_weights(Weights::PRIMARY);
     }
@@ -117,7 +116,7 @@ fn refuse_condemned(tick: &mut Tick, version: &Version) -> Told {
 
 /// A version that is to be released: asks what may hold it back, then scales the target up.
 fn start(tick: &mut Tick, version: &Version) -> Told {
-    let blocked = match strategy::of(tick.canary, &tick.analysis, tick.provider) {
+    let blocked = match tick.strategy() {
         Err(why) => Some(why),
         Ok(_) => not_now(tick),
     };

@@ -122,6 +122,22 @@ impl<'a> Tick<'a> {
         self.provider != strategy::UNROUTED
     }
 
+    /// Whether the provider does what this field of the canary asks for.
+    pub(super) fn honours(&self, field: &str) -> bool {
+        !self.seen.unsupported.iter().any(|unsupported| unsupported == field)
+    }
+
+    /// Whether only users that match a condition get the canary.
+    pub(super) fn is_ab_test(&self) -> bool {
+        self.routed() && self.analysis.iterations > 0 && !self.analysis.matches.is_empty()
+    }
+
+    /// The weight that the status shows: in an A/B test none, because the canary has the matching users alone.
+    pub(super) fn shown(&self, weights: Weights) -> i64 {
+        let testing = self.is_ab_test() && self.status.phase.is_active();
+        if testing { 0 } else { i64::from(weights.canary) }
+    }
+
     /// Live weights; all on the primary where there are no routes.
     pub(super) fn live(&self) -> Read<Weights> {
         if self.routed() { self.seen.weights.clone() } else { Read::Present(Weights::PRIMARY) }
@@ -271,7 +287,8 @@ impl<'a> Tick<'a> {
             if self.seen.weights != Read::Present(weights) {
                 self.actions.push(Action::SetWeights(weights));
             }
-            self.status.canary_weight = i64::from(weights.canary);
+            self.set_cookies(weights);
+            self.status.canary_weight = self.shown(weights);
         }
     }
 

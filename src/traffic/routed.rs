@@ -128,6 +128,10 @@ impl<R: Route> TrafficRouter for Routed<R> {
         vec![self.route.key(canary)]
     }
 
+    fn refused(&self, canary: &CanaryView) -> Option<String> {
+        refused(&self.route, canary)
+    }
+
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
         self.route.unsupported_fields(canary)
     }

@@ -29,8 +29,13 @@ pub(super) enum ActError {
     Impossible(String),
 }
 
-/// Runs one action.
-pub(super) async fn act(context: &Context, scene: &Scene, action: &Action) -> Result<(), ActError> {
+/// Runs one action of a decision.
+pub(super) async fn act(
+    context: &Context,
+    scene: &Scene,
+    decision: &Decision,
+    action: &Action,
+) -> Result<(), ActError> {
     let actor = Actor { context, scene, canary: &scene.canary };
     match action {
         Action::AddFinalizer => actor.finalizer(true).await,
@@ -41,8 +46,10 @@ pub(super) async fn act(context: &Context, scene: &Scene, action: &Action) -> Re
             actor.service(services::Role::Primary).await
         }
         Action::EnsureApex => actor.service(services::Role::Apex).await,
-        Action::EnsureRoute => Ok(actor.router()?.reconcile(actor.canary).await?),
-        Action::SetWeights(weights) => Ok(actor.router()?.set(actor.canary, *weights).await?),
+        // Where the weights follow in this tick, the route is corrected as it stands: its cookies change with them.
+        Action::EnsureRoute if sets_weights(decision) => Ok(actor.router()?.reconcile(actor.canary).await?),
+        Action::EnsureRoute => Ok(actor.router()?.reconcile(&next(actor.canary, decision)).await?),
+        Action::SetWeights(weights) => Ok(actor.router()?.set(&next(actor.canary, decision), *weights).await?),
         Action::ScaleTargetUp => actor.scale_up().await,
         Action::ScaleTargetDown => actor.scale(0).await,
         Action::Promote(version) => actor.promote(version).await,
@@ -51,6 +58,15 @@ pub(super) async fn act(context: &Context, scene: &Scene, action: &Action) -> Re
         Action::FinalizeServices => actor.finalize_services().await,
         Action::FinalizeRoute => Ok(actor.router()?.finalize(actor.canary).await?),
     }
+}
+
+/// The canary with the status that the tick will leave: what a route is made of.
+fn next(canary: &CanaryView, decision: &Decision) -> CanaryView {
+    CanaryView { status: decision.status.clone(), ..canary.clone() }
+}
+
+fn sets_weights(decision: &Decision) -> bool {
+    decision.actions.iter().any(|action| matches!(action, Action::SetWeights(_)))
 }
 
 struct Actor<'a> {

@@ -350,7 +350,7 @@ async fn obey(
         tracing::warn!(canary = %canary.key, %error, "keeping the promoted version");
     }
     for action in &decision.actions {
-        if let Err(error) = act::act(context, scene, action).await {
+        if let Err(error) = act::act(context, scene, decision, action).await {
             warn(context, canary, error.to_string()).await;
             return Err(Stopped::Failed);
         }

@@ -60,9 +60,14 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         problem.get_or_insert(text);
         (Err(error.clone()), Err(error))
     };
+    let mut unsupported = Vec::new();
     let router = match (context.ports.routers)(context.provider(&canary)) {
         Ok(router) => {
             watched.extend(router.objects(&canary));
+            if let Some(why) = router.refused(&canary) {
+                problem.get_or_insert(why);
+            }
+            unsupported = router.unsupported_fields(&canary);
             Some(router)
         }
         Err(error) => {
@@ -90,6 +95,7 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         primary: Read::Absent,
         kept: Read::Absent,
         objects: problem.map_or(Ok(()), Err),
+        unsupported,
         weights: Read::Absent,
         route: RouteState::Unknown,
         intent: intent(&canary),

@@ -1,4 +1,4 @@
-//! A number of checks without traffic, then all traffic at once, a last check, promotion.
+//! A number of checks without traffic (or with a copy of it), then all traffic at once, a last check, promotion.
 
 use crate::domain::Weights;
 use crate::rollout::promote;
@@ -10,6 +10,8 @@ use crate::rollout::tick::{Tick, Told};
 pub(super) fn step(tick: &mut Tick, iterations: i64) -> Told {
     let done = tick.status.iterations;
     if done < iterations && !promote::wanted_now(tick) {
+        let mirrored = tick.mirrors();
+        tick.set_weights(Weights { mirrored, ..Weights::PRIMARY });
         tick.status.iterations = done.saturating_add(1);
         tick.normal(format!("Advance {} canary iteration {}/{iterations}", tick.name(), done.saturating_add(1)));
         return Ok(());
@@ -25,7 +27,11 @@ pub(super) fn step(tick: &mut Tick, iterations: i64) -> Told {
         tick.enter(crate::api::Phase::Progressing);
     }
     if tick.routed() {
-        tick.normal("Routing all traffic to canary".to_owned());
+        let text = match tick.live().present() {
+            Some(live) if live.mirrored => "Stop traffic mirroring and route all traffic to canary",
+            _ => "Routing all traffic to canary",
+        };
+        tick.normal(text.to_owned());
         tick.set_weights(Weights::canary(100));
     }
     tick.status.iterations = done.saturating_add(1);

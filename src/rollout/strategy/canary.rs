@@ -39,7 +39,7 @@ impl Steps {
 
     /// The weight after `weight`; `None` when that was the last. Q-15: a weight that is in no list (set by hand, or the
     /// list was edited) goes on with the next larger entry.
-    pub(super) fn next(&self, weight: i64) -> Option<i64> {
+    pub(in crate::rollout) fn next(&self, weight: i64) -> Option<i64> {
         match self {
             Self::By { step, max } => (weight < *max).then(|| weight.saturating_add(*step).min(100)),
             Self::List(weights) => weights.iter().copied().find(|next| *next > weight),
@@ -49,9 +49,10 @@ impl Steps {
 
 /// One step: more traffic, or promotion.
 pub(super) fn step(tick: &mut Tick, steps: &Steps) -> Told {
-    let weight = tick.live().present().map_or(0, |weights| i64::from(weights.canary));
+    let live = tick.live().present().copied().unwrap_or(Weights::PRIMARY);
+    let weight = i64::from(live.canary);
     let next = if promote::wanted_now(tick) { None } else { steps.next(weight) };
-    if tick.status.phase != Phase::WaitingPromotion && !promote::wanted_now(tick) {
+    if tick.status.phase != Phase::WaitingPromotion && !live.mirrored && !promote::wanted_now(tick) {
         let gate = WebhookType::ConfirmTrafficIncrease;
         if let Some(refusal) = tick.call(gate, Phase::Progressing, Some("Confirm-traffic-increase"), &[])? {
             // the alert is sent once for as long as the gate stays shut.
@@ -64,6 +65,11 @@ pub(super) fn step(tick: &mut Tick, steps: &Steps) -> Told {
         }
     }
     match next {
+        Some(_) if weight == 0 && !live.mirrored && tick.mirrors() => {
+            tick.set_weights(Weights { mirrored: true, ..Weights::PRIMARY });
+            tick.normal(format!("Advance {} canary weight 0", tick.name()));
+            Ok(())
+        }
         Some(next) => {
             tick.set_weights(Weights::canary(u8::try_from(next.clamp(0, 100)).unwrap_or(100)));
             if tick.status.phase == Phase::WaitingPromotion {

@@ -4,4 +4,5 @@ mod phases;
 mod properties;
 mod quirks;
 mod record;
+mod strategies;
 mod world;

@@ -506,9 +506,9 @@ fn read_errors_are_neither_absence_nor_change() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for (spec, analysis_changes, want) in [
-        (json!({}), json!({"mirror": true}), "analysis.mirror"),
-        (json!({}), json!({"sessionAffinity": {"cookieName": "x"}}), "analysis.sessionAffinity"),
-        (json!({}), json!({"iterations": 5, "match": [{"headers": {}}]}), "A/B testing"),
+        (json!({}), json!({"sessionAffinity": {"cookieName": "a b"}}), "no name for a cookie"),
+        (json!({}), json!({"sessionAffinity": {"cookieName": "x", "primaryCookieName": "x"}}), "must differ"),
+        (json!({}), json!({"sessionAffinity": {"cookieName": "x", "path": "/;\n"}}), "no value for an attribute"),
         (json!({}), json!({"stepWeight": 0}), "the analysis never ends"),
         (json!({}), json!({"stepWeight": null, "stepWeights": [50, 10]}), "stepWeights"),
         (json!({"kind": "DaemonSet"}), json!({}), "targetRef.kind DaemonSet"),

@@ -34,6 +34,7 @@ pub(super) struct World {
     pub(super) release: ReleaseInfo,
     pub(super) route: RouteState,
     pub(super) objects: Result<(), String>,
+    pub(super) unsupported: Vec<String>,
     /// Nothing is kept of the promoted version.
     pub(super) forgotten: bool,
     /// Digests of templates that never become ready, on the target and on the primary.
@@ -121,6 +122,7 @@ impl World {
             release: ReleaseInfo::default(),
             route: RouteState::Unknown,
             objects: Ok(()),
+            unsupported: Vec::new(),
             forgotten: false,
             broken: BTreeSet::new(),
             broken_primary: BTreeSet::new(),
@@ -239,6 +241,7 @@ impl World {
                 _ => Read::Absent,
             },
             objects: self.objects.clone(),
+            unsupported: self.unsupported.clone(),
             weights: self.weights.map_or(Read::Absent, Read::Present),
             route: self.route.clone(),
             intent: self.intent.clone(),
