@@ -29,6 +29,7 @@ pub mod ports;
 
 pub mod outbound;
 
+pub mod alerts;
 pub mod cluster;
 pub mod forge;
 pub mod git;

@@ -27,6 +27,13 @@ impl Clients {
         let slot = self.slots.get(index).ok_or("preparing the HTTP client: no such client")?;
         slot.get_or_init(|| build(tls, direct)).clone()
     }
+
+    /// A client that reaches the given URL through a proxy. It is made anew at each call: few use one, and seldom.
+    pub(crate) fn proxied(&self, url: &Url, proxy: &str) -> Result<reqwest::Client, String> {
+        let tls = if url.scheme() == "http" { Tls::None } else { Tls::Verified };
+        let proxy = reqwest::Proxy::all(proxy).map_err(|error| format!("reading the address of the proxy: {error}"))?;
+        finished(builder(tls).proxy(proxy))
+    }
 }
 
 /// What a client does about certificates. Reading the machine's certificate store takes longer than all the rest, so a
@@ -50,17 +57,24 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn build(tls: Tls, direct: bool) -> Result<reqwest::Client, String> {
+    let builder = builder(tls);
+    finished(if direct { builder.no_proxy() } else { builder })
+}
+
+fn builder(tls: Tls) -> reqwest::ClientBuilder {
     // Somebody else may have installed it already, which is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     let builder = reqwest::Client::builder()
         .user_agent("serin")
         .connect_timeout(Duration::from_secs(5))
         .redirect(reqwest::redirect::Policy::none());
-    let builder = if direct { builder.no_proxy() } else { builder };
-    let builder = match tls {
+    match tls {
         Tls::None => builder.tls_certs_only([]),
         Tls::Verified => builder,
         Tls::Unverified => builder.tls_danger_accept_invalid_certs(true),
-    };
+    }
+}
+
+fn finished(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
     builder.build().map_err(|error| format!("preparing the HTTP client: {error}"))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::config::{Auth, CanaryScope, Config, ForgeKind, RevertMode, SecretRef, Source};
-use crate::controller::{Settings, SourceSettings};
+use super::config::{Auth, CanaryScope, Config, FlaggerFlags, ForgeKind, RevertMode, SecretError, SecretRef, Source};
+use crate::controller::{Channel, Outgoing, Settings, SourceSettings};
 use crate::forge::{GiteaForge, GithubForge, SetupError};
 use crate::git;
 use crate::ports::{Clock, Forge, GitRemote, Identity};
@@ -35,7 +35,8 @@ pub(crate) fn is_set(name: &str) -> bool {
 }
 
 /// Whether all secrets of a configuration can be read.
-pub(crate) fn secrets(config: &Config) -> Result<(), Unusable> {
+pub(crate) fn secrets(config: &Config) -> anyhow::Result<()> {
+    outgoing(config)?;
     for source in &config.sources {
         auth(source, &source.auth)?;
         source.write_auth.as_ref().map(|write| auth(source, write)).transpose()?;
@@ -61,10 +62,51 @@ pub(crate) fn identity() -> String {
     format!("{host}_{}", uuid::Uuid::new_v4())
 }
 
-/// What holds for all canaries and sources.
-pub(crate) fn settings(config: &Config) -> Settings {
+/// The secrets behind the controller's own receivers.
+pub(crate) fn outgoing_secrets(config: &Config) -> impl Iterator<Item = &SecretRef> {
+    let FlaggerFlags { event_webhook_from, slack, msteams, .. } = &config.flagger;
+    let slack = slack
+        .iter()
+        .flat_map(|slack| std::iter::once(&slack.url_from).chain(&slack.token_from).chain(&slack.proxy_url_from));
+    let msteams = msteams.iter().flat_map(|teams| std::iter::once(&teams.url_from).chain(&teams.proxy_url_from));
+    event_webhook_from.iter().chain(slack).chain(msteams)
+}
+
+/// Where news about canaries without receivers of their own go. Microsoft Teams takes the place of Slack, as in Flagger.
+fn outgoing(config: &Config) -> Result<Outgoing, SecretError> {
+    let read = |reference: &SecretRef| reference.resolve(&|name| std::env::var(name).ok());
+    let optional = |reference: &Option<SecretRef>| reference.as_ref().map(read).transpose();
+    let plain = |reference: &Option<SecretRef>| {
+        Ok(optional(reference)?.map(|secret: SecretString| secret.expose_secret().to_owned()))
+    };
     let flags = &config.flagger;
-    Settings {
+    let channel = match (&flags.msteams, &flags.slack) {
+        (Some(teams), _) => Some(Channel {
+            type_: "msteams".to_owned(),
+            address: read(&teams.url_from)?,
+            token: None,
+            proxy: plain(&teams.proxy_url_from)?,
+            username: String::new(),
+            channel: String::new(),
+        }),
+        (None, Some(slack)) => Some(Channel {
+            type_: "slack".to_owned(),
+            address: read(&slack.url_from)?,
+            token: optional(&slack.token_from)?,
+            proxy: plain(&slack.proxy_url_from)?,
+            username: slack.user.clone(),
+            channel: slack.channel.clone(),
+        }),
+        (None, None) => None,
+    };
+    let cluster_name = flags.cluster_name.clone().filter(|name| !name.is_empty());
+    Ok(Outgoing { cluster_name, event_webhook: optional(&flags.event_webhook_from)?, channel })
+}
+
+/// What holds for all canaries and sources.
+pub(crate) fn settings(config: &Config) -> Result<Settings, SecretError> {
+    let flags = &config.flagger;
+    Ok(Settings {
         cluster: config.cluster.clone(),
         namespace: config.leader_election.namespace.clone(),
         provider: Some(config.provider.clone()),
@@ -76,7 +118,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
         config_tracking: flags.enable_config_tracking,
         no_cross_namespace_refs: flags.no_cross_namespace_refs,
         ingress_class: flags.ingress_class.clone(),
-    }
+        outgoing: outgoing(config)?,
+    })
 }
 
 /// What one source is told.

@@ -4,6 +4,7 @@
 //! The JSON Schema `docs/config.schema.json` is generated from these types.
 
 mod check;
+mod outgoing;
 mod problem;
 mod secret;
 mod words;
@@ -16,8 +17,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use outgoing::{Msteams, Slack};
 pub use problem::{ConfigErrors, Problem};
-pub use secret::{SecretError, SecretRef};
+pub use secret::{Given, SecretError, SecretRef};
 use words::{NotYet, not_yet};
 
 /// The whole file.
@@ -83,28 +85,20 @@ pub struct FlaggerFlags {
     pub no_cross_namespace_refs: bool,
     /// Only this namespace.
     pub namespace: Option<String>,
-    /// Cluster name in alerts; comes with alerts.
-    #[serde(deserialize_with = "not_yet::cluster_name")]
-    #[schemars(schema_with = "words::any")]
-    pub cluster_name: NotYet,
+    /// Cluster name in alerts.
+    pub cluster_name: Option<String>,
     /// Ingress class of generated HTTPProxies.
     pub ingress_class: Option<String>,
     /// Annotation prefix of NGINX; comes with that provider.
     #[serde(deserialize_with = "not_yet::ingress_annotations_prefix")]
     #[schemars(schema_with = "words::any")]
     pub ingress_annotations_prefix: NotYet,
-    /// Receiver of all events; comes with alerts.
-    #[serde(deserialize_with = "not_yet::event_webhook_from")]
-    #[schemars(schema_with = "words::any")]
-    pub event_webhook_from: NotYet,
-    /// Slack alerts; come with alerts.
-    #[serde(deserialize_with = "not_yet::slack")]
-    #[schemars(schema_with = "words::any")]
-    pub slack: NotYet,
-    /// Microsoft Teams alerts; come with alerts.
-    #[serde(deserialize_with = "not_yet::msteams")]
-    #[schemars(schema_with = "words::any")]
-    pub msteams: NotYet,
+    /// URL that is sent the events of canaries without a hook of type `event`.
+    pub event_webhook_from: Option<SecretRef>,
+    /// Slack channel of canaries without alerts.
+    pub slack: Option<Slack>,
+    /// Microsoft Teams channel of canaries without alerts; takes the place of Slack's.
+    pub msteams: Option<Msteams>,
 }
 
 impl Default for FlaggerFlags {
@@ -115,12 +109,12 @@ impl Default for FlaggerFlags {
             enable_config_tracking: true,
             no_cross_namespace_refs: false,
             namespace: None,
-            cluster_name: NotYet,
+            cluster_name: None,
             ingress_class: None,
             ingress_annotations_prefix: NotYet,
-            event_webhook_from: NotYet,
-            slack: NotYet,
-            msteams: NotYet,
+            event_webhook_from: None,
+            slack: None,
+            msteams: None,
         }
     }
 }

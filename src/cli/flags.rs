@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Args;
 
-use super::config::{Config, ConfigErrors, Problem};
+use super::config::{Config, ConfigErrors, FlaggerFlags, Given, Msteams, Problem, SecretRef, Slack};
 use crate::traffic::{is_known, supported};
 
 /// Flags that have a meaning here.
@@ -48,9 +48,44 @@ pub(crate) struct FlaggerArgs {
     #[arg(long)]
     port: Option<u16>,
     #[command(flatten)]
+    outgoing: Outgoing,
+    #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
     later: Later,
+}
+
+/// Where news go about canaries that name no receivers of their own. URLs and tokens are secrets, which other users of the
+/// machine can read on a command line: the variables are better.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+struct Outgoing {
+    /// As `flagger.clusterName` in serin.yaml
+    #[arg(long)]
+    cluster_name: Option<String>,
+    /// As `flagger.eventWebhookFrom` in serin.yaml; better in the variable EVENT_WEBHOOK_URL
+    #[arg(long)]
+    event_webhook: Option<String>,
+    /// As `flagger.slack.urlFrom` in serin.yaml; better in the variable SLACK_URL
+    #[arg(long)]
+    slack_url: Option<String>,
+    /// As `flagger.slack.tokenFrom` in serin.yaml; better in the variable SLACK_TOKEN
+    #[arg(long)]
+    slack_token: Option<String>,
+    /// As `flagger.slack.proxyUrlFrom` in serin.yaml; also the variable SLACK_PROXY_URL
+    #[arg(long)]
+    slack_proxy_url: Option<String>,
+    /// As `flagger.slack.user` in serin.yaml
+    #[arg(long)]
+    slack_user: Option<String>,
+    /// As `flagger.slack.channel` in serin.yaml
+    #[arg(long)]
+    slack_channel: Option<String>,
+    /// As `flagger.msteams.urlFrom` in serin.yaml; better in the variable MSTEAMS_URL
+    #[arg(long)]
+    msteams_url: Option<String>,
+    /// As `flagger.msteams.proxyUrlFrom` in serin.yaml; also the variable MSTEAMS_PROXY_URL
+    #[arg(long)]
+    msteams_proxy_url: Option<String>,
 }
 
 /// Flags that have nothing to tune here: read and left alone.
@@ -81,34 +116,7 @@ struct Tuning {
 struct Later {
     /// Not implemented yet
     #[arg(long, hide = true)]
-    slack_url: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    slack_token: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    slack_proxy_url: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    slack_user: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    slack_channel: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    msteams_url: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    msteams_proxy_url: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    event_webhook: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
     ingress_annotations_prefix: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
-    cluster_name: Option<String>,
     /// Not implemented yet
     #[arg(long, hide = true)]
     kubeconfig_service_mesh: Option<String>,
@@ -116,10 +124,6 @@ struct Later {
     #[arg(long, hide = true)]
     master: Option<String>,
 }
-
-/// Variables whose features do not exist yet.
-const VARIABLES: [&str; 6] =
-    ["SLACK_URL", "SLACK_TOKEN", "SLACK_PROXY_URL", "MSTEAMS_URL", "MSTEAMS_PROXY_URL", "EVENT_WEBHOOK_URL"];
 
 /// Writes Go's `-flag` as `--flag`, behind `run` only.
 pub(crate) fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -160,9 +164,6 @@ impl FlaggerArgs {
         for flag in self.later.given() {
             refuse(format!("`--{flag}` is not implemented yet: remove it"));
         }
-        for variable in VARIABLES.iter().filter(|variable| env(variable)) {
-            refuse(format!("the variable {variable} is set, and alerts are not implemented yet: unset it"));
-        }
         if let Some(provider) = &self.mesh_provider {
             if !is_known(provider) {
                 let there = supported();
@@ -180,6 +181,7 @@ impl FlaggerArgs {
         put(&self.leader_election_namespace, &mut config.leader_election.namespace);
         flags.namespace = self.namespace.clone().or(flags.namespace.take());
         flags.ingress_class = self.ingress_class.clone().or(flags.ingress_class.take());
+        self.outgoing.over(flags, env);
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         }
@@ -193,19 +195,46 @@ fn put<T: Clone>(flag: &Option<T>, into: &mut T) {
     }
 }
 
+impl Outgoing {
+    /// Puts flags, and over them Flagger's variables, in place of what the file says.
+    fn over(&self, flags: &mut FlaggerFlags, env: &dyn Fn(&str) -> bool) {
+        let given = |flag: &Option<String>, variable: &str| {
+            let flag = text(flag).map(|text| SecretRef::Given(Given::new(text)));
+            if env(variable) { Some(SecretRef::Env(variable.to_owned())) } else { flag }
+        };
+        if let Some(name) = text(&self.cluster_name) {
+            flags.cluster_name = Some(name.to_owned());
+        }
+        if let Some(url) = given(&self.event_webhook, "EVENT_WEBHOOK_URL") {
+            flags.event_webhook_from = Some(url);
+        }
+        if let Some(url) = given(&self.slack_url, "SLACK_URL") {
+            flags.slack = Some(Slack::new(url));
+        }
+        if let Some(slack) = &mut flags.slack {
+            slack.token_from = given(&self.slack_token, "SLACK_TOKEN").or(slack.token_from.take());
+            slack.proxy_url_from = given(&self.slack_proxy_url, "SLACK_PROXY_URL").or(slack.proxy_url_from.take());
+            put(&text(&self.slack_user).map(str::to_owned), &mut slack.user);
+            put(&text(&self.slack_channel).map(str::to_owned), &mut slack.channel);
+        }
+        if let Some(url_from) = given(&self.msteams_url, "MSTEAMS_URL") {
+            flags.msteams = Some(Msteams { url_from, proxy_url_from: None });
+        }
+        if let Some(teams) = &mut flags.msteams {
+            teams.proxy_url_from = given(&self.msteams_proxy_url, "MSTEAMS_PROXY_URL").or(teams.proxy_url_from.take());
+        }
+    }
+}
+
+/// Flags that are given and not empty: charts pass empty ones.
+fn text(flag: &Option<String>) -> Option<&str> {
+    flag.as_deref().filter(|text| !text.is_empty())
+}
+
 impl Later {
     fn given(&self) -> Vec<&'static str> {
         let flags = [
-            ("slack-url", &self.slack_url),
-            ("slack-token", &self.slack_token),
-            ("slack-proxy-url", &self.slack_proxy_url),
-            ("slack-user", &self.slack_user),
-            ("slack-channel", &self.slack_channel),
-            ("msteams-url", &self.msteams_url),
-            ("msteams-proxy-url", &self.msteams_proxy_url),
-            ("event-webhook", &self.event_webhook),
             ("ingress-annotations-prefix", &self.ingress_annotations_prefix),
-            ("cluster-name", &self.cluster_name),
             ("kubeconfig-service-mesh", &self.kubeconfig_service_mesh),
             ("master", &self.master),
         ];
@@ -265,9 +294,7 @@ mod tests {
     fn what_is_not_there_yet_is_refused_by_name() {
         let config = || Config::parse("", "cluster: a\ncanaries: all").expect("a configuration");
         for (arguments, want) in [
-            (&["-slack-url=http://x"][..], "`--slack-url` is not implemented yet"),
-            (&["-event-webhook", "http://x"], "`--event-webhook` is not implemented yet"),
-            (&["-cluster-name=a"], "`--cluster-name` is not implemented yet"),
+            (&["-kubeconfig-service-mesh=x"][..], "`--kubeconfig-service-mesh` is not implemented yet"),
             (
                 &["-mesh-provider=istio"],
                 "`--mesh-provider=istio` is not implemented yet, there is: contour, gatewayapi:v1,",
@@ -276,9 +303,35 @@ mod tests {
             let message = flags(arguments).over(config(), &|_| false).expect_err(want).to_string();
             assert!(message.contains(want), "{message}");
         }
-        let message = FlaggerArgs::default().over(config(), &|name| name == "SLACK_URL").expect_err("set").to_string();
-        assert!(message.contains("the variable SLACK_URL is set"), "{message}");
         assert_eq!(FlaggerArgs::default().alone(), None);
+    }
+
+    #[test]
+    fn receivers_come_from_flags_and_variables() {
+        let config = || Config::parse("", "cluster: a\ncanaries: all").expect("a configuration");
+        let flags = flags(&[
+            "-cluster-name=bed",
+            "-event-webhook=http://events",
+            "-slack-url=http://slack/hunter2",
+            "-slack-user=",
+            "-slack-channel=canaries",
+        ]);
+        let given = |text: &str| SecretRef::Given(Given::new(text));
+        let flagger = flags.over(config(), &|_| false).expect("a configuration").flagger;
+        assert_eq!(flagger.cluster_name.as_deref(), Some("bed"));
+        assert_eq!(flagger.event_webhook_from, Some(given("http://events")));
+        let slack = Slack { channel: "canaries".to_owned(), ..Slack::new(given("http://slack/hunter2")) };
+        assert_eq!((flagger.slack.as_ref(), &flagger.msteams), (Some(&slack), &None));
+        assert!(!format!("{flagger:?}").contains("hunter2"), "a secret prints itself");
+        let set = |name: &str| ["SLACK_URL", "SLACK_TOKEN", "MSTEAMS_URL", "EVENT_WEBHOOK_URL"].contains(&name);
+        let flagger = flags.over(config(), &set).expect("a configuration").flagger;
+        let env = |name: &str| Some(SecretRef::Env(name.to_owned()));
+        assert_eq!(
+            (flagger.event_webhook_from, flagger.msteams.map(|teams| teams.url_from)),
+            (env("EVENT_WEBHOOK_URL"), env("MSTEAMS_URL"))
+        );
+        let slack = flagger.slack.expect("slack");
+        assert_eq!((Some(slack.url_from), slack.token_from), (env("SLACK_URL"), env("SLACK_TOKEN")));
     }
 
     #[test]

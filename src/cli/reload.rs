@@ -58,9 +58,9 @@ fn files(file: &Path, config: &Config) -> BTreeSet<PathBuf> {
         });
         auths.chain(&source.forge.token_from).chain(source.webhook.as_ref().map(|webhook| &webhook.secret_from))
     });
-    let secrets = references.filter_map(|reference| match reference {
+    let secrets = references.chain(compose::outgoing_secrets(config)).filter_map(|reference| match reference {
         SecretRef::File(path) => Some(path.clone()),
-        SecretRef::Env(_) => None,
+        SecretRef::Env(_) | SecretRef::Given(_) => None,
     });
     std::iter::once(file.to_owned()).chain(secrets).collect()
 }

@@ -27,7 +27,7 @@ use crate::domain::Gvk;
 use crate::http::{Endpoints, Readiness, Ready, RecordsSlot, serve};
 use crate::ports::{Clock, Cluster, ClusterError, timeout};
 use crate::telemetry::{LogSecrets, Telemetry, init_logging};
-use crate::{cluster, hooks, metrics, traffic};
+use crate::{alerts, cluster, hooks, metrics, traffic};
 
 /// Time for work under way to end, within the 30 s that Kubernetes gives a pod.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -103,6 +103,7 @@ async fn daemon(args: &RunArgs, config: &Config, secrets: &LogSecrets, signals: 
     let telemetry = Telemetry::new(env!("CARGO_PKG_VERSION"), &config.provider);
     let telemetry = Arc::new(telemetry.with_log_secrets(secrets.clone()));
     let (sources, triggers) = sources(args, config, &clock)?;
+    let settings = compose::settings(config)?;
     let client = kube::client(&args.cluster).await?;
     let ready = Readiness::default();
     let (web, pushed) = Web::start(config, telemetry.clone(), ready.clone()).await?;
@@ -135,7 +136,7 @@ async fn daemon(args: &RunArgs, config: &Config, secrets: &LogSecrets, signals: 
     let drain = Drain::default();
     let ports = ports(config, adapter, clock.clone(), telemetry, drain.clone());
     let forwarding = tokio::spawn(forward(pushed, triggers));
-    let loops = tokio::spawn(controller::run(compose::settings(config), ports, sources));
+    let loops = tokio::spawn(controller::run(settings, ports, sources));
     ready.set(Ready::Yes);
     let life = Life { drain, leadership: leadership.as_ref(), clock: clock.as_ref(), ready };
     let ended = life.until_the_end(args, config, loops, signals).await;
@@ -292,6 +293,7 @@ fn ports(
     Ports {
         metrics: Arc::new(metrics::Metrics::new(clock.clone())),
         hooks: Arc::new(hooks::HttpHooks::new(clock.clone())),
+        alerts: Arc::new(alerts::HttpAlerts::new(clock.clone())),
         routers: Arc::new(move |provider| traffic::router(provider, routed.clone(), options.clone())),
         cluster,
         clock,

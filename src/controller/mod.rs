@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use drain::Drain;
-pub use settings::{Ports, RouterFactory, Settings, Source, SourceSettings};
+pub use settings::{Channel, Outgoing, Ports, RouterFactory, Settings, Source, SourceSettings};
 pub use state::{CONFIRM_PRUNE, KEEP_GIT, state_key};
 
 pub(crate) use render::rendered;

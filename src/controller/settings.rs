@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::drain::Drain;
-use crate::ports::{Clock, Cluster, Forge, GitRemote, HookRunner, Identity, MetricSource, TrafficRouter};
+use crate::ports::{AlertSender, Clock, Cluster, Forge, GitRemote, HookRunner, Identity, MetricSource, TrafficRouter};
 use crate::telemetry::Telemetry;
 
 /// Settings that hold for every canary and source.
@@ -32,6 +34,36 @@ pub struct Settings {
     pub no_cross_namespace_refs: bool,
     /// Ingress class of generated routes.
     pub ingress_class: Option<String>,
+    /// What goes out about canaries that name no receivers of their own.
+    pub outgoing: Outgoing,
+}
+
+/// Receivers of what happens to canaries that name none of their own.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    /// Name of the cluster, as the first field of every alert.
+    pub cluster_name: Option<String>,
+    /// URL that is sent every event of canaries without a hook of type `event`.
+    pub event_webhook: Option<SecretString>,
+    /// Channel of canaries without alerts.
+    pub channel: Option<Channel>,
+}
+
+/// A chat channel.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    /// slack or msteams.
+    pub type_: String,
+    /// Webhook URL.
+    pub address: SecretString,
+    /// Bearer token of Slack.
+    pub token: Option<SecretString>,
+    /// URL of a proxy.
+    pub proxy: Option<String>,
+    /// User name; `flagger` when empty.
+    pub username: String,
+    /// Channel; `general` when empty.
+    pub channel: String,
 }
 
 /// One source: a repository, a branch and a path.
@@ -77,6 +109,8 @@ pub struct Ports {
     pub metrics: Arc<dyn MetricSource>,
     /// Webhooks.
     pub hooks: Arc<dyn HookRunner>,
+    /// Chat channels.
+    pub alerts: Arc<dyn AlertSender>,
     /// Traffic providers by name.
     pub routers: Arc<RouterFactory>,
     /// Metrics of our own.

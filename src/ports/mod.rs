@@ -3,6 +3,7 @@
 //!
 //! Every trait is object-safe, so that providers are chosen at run time.
 
+mod alerts;
 mod clock;
 mod cluster;
 mod forge;
@@ -11,6 +12,7 @@ mod hooks;
 mod metrics;
 mod traffic;
 
+pub use alerts::{AlertCall, AlertMessage, AlertSender};
 pub use clock::{Clock, Elapsed, InFlight, timeout};
 pub use cluster::{Change, Cluster, ClusterError, EventType, KubeEvent};
 pub use forge::{CommitState, CommitStatus, Forge, ForgeError};

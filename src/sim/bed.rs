@@ -12,14 +12,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::clock::SimClock;
 use super::person::Remote;
-use crate::controller::{self, Drain, Ports, Settings, Source, SourceSettings};
+use crate::controller::{self, Drain, Outgoing, Ports, Settings, Source, SourceSettings};
 use crate::domain::{CanaryKey, Object};
 use crate::forge::LocalForge;
 use crate::ports::{Clock as _, Cluster, Forge, GitRemote, Identity};
 use crate::sandbox::Sandbox;
 use crate::sandbox::{api, prometheus};
 use crate::telemetry::Telemetry;
-use crate::{cluster, git, hooks, metrics, traffic};
+use crate::{alerts, cluster, git, hooks, metrics, traffic};
 
 /// Name of the cluster in statuses and branches.
 pub const CLUSTER: &str = "demo";
@@ -71,6 +71,18 @@ pub struct BedOptions {
     pub metrics_server: Option<String>,
     /// The only namespace that the daemon looks at.
     pub only_namespace: Option<String>,
+    /// Changes other settings of the daemon.
+    pub adjust: Option<Adjust>,
+}
+
+/// A change of the daemon's settings.
+#[derive(Clone)]
+pub struct Adjust(pub Arc<dyn Fn(&mut Settings) + Send + Sync>);
+
+impl std::fmt::Debug for Adjust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Adjust")
+    }
 }
 
 impl Default for BedOptions {
@@ -85,6 +97,7 @@ impl Default for BedOptions {
             remote: None,
             metrics_server: None,
             only_namespace: None,
+            adjust: None,
         }
     }
 }
@@ -189,12 +202,14 @@ impl Bed {
         let client = api::client(&self.sandbox.store, NAMESPACE);
         let cluster = between(cluster::connect(client, self.clock.clone(), cluster::Options::default()));
         let routed = cluster.clone();
+        let options = traffic::Options { ingress_class: self.settings().ingress_class };
         Ports {
             clock: self.clock.clone(),
             cluster,
             metrics: Arc::new(metrics::Metrics::new(self.clock.clone())),
             hooks: Arc::new(hooks::HttpHooks::new(self.clock.clone())),
-            routers: Arc::new(move |provider| traffic::router(provider, routed.clone(), traffic::Options::default())),
+            alerts: Arc::new(alerts::HttpAlerts::new(self.clock.clone())),
+            routers: Arc::new(move |provider| traffic::router(provider, routed.clone(), options.clone())),
             telemetry: Arc::new(Telemetry::new(env!("CARGO_PKG_VERSION"), "contour")),
             drain: Drain::default(),
         }
@@ -265,7 +280,7 @@ impl Bed {
     }
 
     fn settings(&self) -> Settings {
-        Settings {
+        let mut settings = Settings {
             cluster: CLUSTER.to_owned(),
             namespace: NAMESPACE.to_owned(),
             provider: Some("contour".to_owned()),
@@ -277,7 +292,12 @@ impl Bed {
             config_tracking: true,
             no_cross_namespace_refs: false,
             ingress_class: None,
+            outgoing: Outgoing::default(),
+        };
+        if let Some(Adjust(adjust)) = &self.options.adjust {
+            adjust(&mut settings);
         }
+        settings
     }
 
     fn source_settings(&self) -> SourceSettings {

@@ -13,6 +13,8 @@
 //! Waiters wake one at a time, in the order of deadline, then of registration, with idleness awaited in between: two
 //! timers of the same instant never race.
 //!
+//! A call whose far side is itself asleep on this clock ([`SimClock::sleep_within_call`]) does not count as in flight.
+//!
 //! Work under a guard must hand over its result before the guard is dropped, else time may jump in between.
 
 use std::collections::BTreeMap;
@@ -64,6 +66,8 @@ struct State {
     waiters: BTreeMap<(Timestamp, u64), Waiter>,
     next_id: u64,
     in_flight: usize,
+    /// How many of them wait for a far side that sleeps: see [`SimClock::sleep_within_call`].
+    far_asleep: usize,
     /// Grows with every sleep, guard and wake-up: two equal readings mean that nothing touched the clock in between.
     activity: u64,
     /// The driver, while it waits for activity on the clock.
@@ -108,6 +112,7 @@ impl SimClock {
             waiters: BTreeMap::new(),
             next_id: 0,
             in_flight: 0,
+            far_asleep: 0,
             activity: 0,
             driver: None,
             on_park: None,
@@ -146,6 +151,13 @@ impl SimClock {
     /// Calls that are in flight now.
     pub fn calls_in_flight(&self) -> usize {
         self.shared.lock().in_flight
+    }
+
+    /// Sleeps on the far side of a call in flight, as a slow server does: time goes on although the call is under way.
+    /// Dropping the future, as a server does when its client hangs up, ends that.
+    pub async fn sleep_within_call(&self, deadline: Timestamp) {
+        let _asleep = FarAsleep::new(&self.shared);
+        Sleep { shared: Arc::clone(&self.shared), deadline, id: None }.await;
     }
 
     /// Lets time pass for ever; drop the future to stop. There must be one driver only.
@@ -191,7 +203,7 @@ impl SimClock {
             self.settle().await;
             let (activity, in_flight) = {
                 let state = self.shared.lock();
-                (state.activity, state.in_flight)
+                (state.activity, state.in_flight.saturating_sub(state.far_asleep))
             };
             if activity != seen {
                 continue;
@@ -324,6 +336,32 @@ impl Clock for SimClock {
             };
             wake(waker);
         })))
+    }
+}
+
+/// The far side of a call sleeps.
+struct FarAsleep(Arc<Shared>);
+
+impl FarAsleep {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let driver = {
+            let mut state = shared.lock();
+            state.far_asleep += 1;
+            Shared::touch(&mut state)
+        };
+        wake(driver);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for FarAsleep {
+    fn drop(&mut self) {
+        let driver = {
+            let mut state = self.0.lock();
+            state.far_asleep = state.far_asleep.saturating_sub(1);
+            Shared::touch(&mut state)
+        };
+        wake(driver);
     }
 }
 

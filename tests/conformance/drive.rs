@@ -11,7 +11,7 @@ use serin::ports::Clock;
 use crate::api::Api;
 use crate::log::{Condition, Entry, Log, State};
 use crate::scenario::Scenario;
-use crate::servers::{METRICS, RECEIVER, Servers};
+use crate::servers::Servers;
 
 /// Between seeing a step's condition and acting: the tick that made it true is over, the next has not begun.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -76,8 +76,7 @@ impl Stage<'_> {
 
     fn fill(&self, value: &Value) -> Value {
         let text = value.to_string().replace("$NS", &self.scenario.name);
-        let text = text.replace(METRICS, &self.servers.metrics).replace(RECEIVER, &self.servers.receiver);
-        serde_json::from_str(&text).unwrap()
+        serde_json::from_str(&self.servers.addresses().fill(&text)).unwrap()
     }
 
     fn condition(&self, when: &BTreeMap<String, Value>, mark: usize, began: Timestamp) -> Condition {

@@ -13,6 +13,7 @@ mod canon;
 mod compare;
 mod differences;
 mod drive;
+mod flags;
 mod log;
 mod recording;
 mod render;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -11,6 +12,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use regex::Regex;
 use serde_json::{Value, json};
+use serin::ports::Clock as _;
+use serin::sim::SimClock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -21,6 +24,7 @@ pub(crate) const METRICS: &str = "127.0.0.1:9095";
 pub(crate) const RECEIVER: &str = "127.0.0.1:9096";
 
 struct Script {
+    clock: Arc<SimClock>,
     log: Log,
     namespace: String,
     answers: Mutex<BTreeMap<String, Value>>,
@@ -37,6 +41,20 @@ impl Script {
     }
 }
 
+/// Where both servers are in this run.
+#[derive(Clone)]
+pub(crate) struct Addresses {
+    metrics: String,
+    receiver: String,
+}
+
+impl Addresses {
+    /// A text with the addresses of this run for those of the recording.
+    pub(crate) fn fill(&self, text: &str) -> String {
+        text.replace(METRICS, &self.metrics).replace(RECEIVER, &self.receiver)
+    }
+}
+
 /// Both servers, until dropped.
 pub(crate) struct Servers {
     script: Arc<Script>,
@@ -49,11 +67,13 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) async fn start(
         log: Log,
+        clock: &Arc<SimClock>,
         namespace: &str,
         answers: BTreeMap<String, Value>,
         hooks: BTreeMap<String, Value>,
     ) -> Self {
         let script = Arc::new(Script {
+            clock: clock.clone(),
             log,
             namespace: namespace.to_owned(),
             answers: Mutex::new(answers),
@@ -71,6 +91,10 @@ impl Servers {
         let receiver = addresses.pop().unwrap();
         let metrics = addresses.pop().unwrap();
         Self { script, metrics, receiver, _tasks: tasks }
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses { metrics: self.metrics.clone(), receiver: self.receiver.clone() }
     }
 
     pub(crate) fn set_answers(&self, answers: BTreeMap<String, Value>) {
@@ -155,6 +179,9 @@ async fn receive(State(script): State<Arc<Script>>, request: Request) -> Respons
         body: serde_json::from_slice(&data).unwrap_or_else(|_| String::from_utf8_lossy(&data).into_owned().into()),
         status: u16::try_from(code).unwrap(),
     });
+    if let Some(delay) = answer.get("delay").and_then(Value::as_f64) {
+        script.clock.sleep_within_call(script.clock.now() + Duration::from_secs_f64(delay)).await;
+    }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
     for (name, value) in answer.get("headers").and_then(Value::as_object).into_iter().flatten() {

@@ -7,10 +7,12 @@ use kube::Client;
 use serde_json::json;
 use serin::ports::Clock;
 use serin::sandbox::api;
+use serin::sim::bed::Adjust;
 use serin::sim::{Bed, BedOptions, bed};
 
 use crate::api::Api;
 use crate::drive::Stage;
+use crate::flags;
 use crate::log::Log;
 use crate::recording::Recording;
 use crate::render::render;
@@ -28,12 +30,15 @@ pub(crate) fn play(scenario: &Scenario) -> Recording {
         let clock: Arc<dyn Clock> = sim.clone();
         let log = Log::new(clock.clone());
         let (answers, hooks) = (scenario.first_answers(), scenario.hooks.clone());
-        let servers = Servers::start(log.clone(), &scenario.name, answers, hooks).await;
+        let servers = Servers::start(log.clone(), &sim, &scenario.name, answers, hooks).await;
+        let (flags, addresses) = (scenario.clone(), servers.addresses());
         let options = BedOptions {
             all_canaries: true,
             source: false,
             metrics_server: Some(format!("http://{}", servers.metrics)),
-            only_namespace: scenario.flag("namespace").map(str::to_owned),
+            adjust: Some(Adjust(Arc::new(move |settings| {
+                flags::over(&flags, settings, &|text| addresses.fill(text));
+            }))),
             ..BedOptions::default()
         };
         let bed = Bed::start(sim.clone(), options).await.unwrap();

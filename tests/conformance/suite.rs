@@ -60,6 +60,12 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    contour_alerts_error
+    contour_alerts_info
+    contour_alerts_progress_deadline
+    contour_alerts_promotion_failed
+    contour_alerts_skip_analysis
+    contour_alerts_traffic_increase
     contour_blue_green
     contour_canary_fails_success_rate
     contour_canary_scaled_to_zero_mid_run
@@ -128,6 +134,7 @@ scenarios! {
     contour_rollout_hook_500
     contour_rollout_hook_basic_auth
     contour_rollout_hook_retries
+    contour_rollout_hook_slow
     contour_second_run
     contour_secret_env
     contour_selector_label_missing
@@ -148,6 +155,9 @@ scenarios! {
     contour_timeout_retries
     contour_two_canaries
     contour_two_series
+    flags_canary_fails
+    flags_cross_namespace
+    flags_own_event_webhook
     kubernetes_blue_green_succeeds
     kubernetes_confirm_promotion
     kubernetes_match_warns

@@ -15,6 +15,26 @@ pub enum SecretRef {
     Env(String),
     /// Path of a file; one newline at its end is not part of the secret.
     File(PathBuf),
+    /// The secret itself, which only Flagger's flags can give.
+    #[schemars(skip)]
+    Given(Given),
+}
+
+/// A secret from the command line. It does not print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Given(String);
+
+impl Given {
+    /// Keeps a secret.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// A secret that cannot be had. The message never holds any of its contents.
@@ -71,6 +91,7 @@ impl SecretRef {
             Self::Env(name) => env(name).ok_or_else(|| SecretError::Unset(name.clone()))?,
             Self::File(path) => std::fs::read_to_string(path)
                 .map_err(|error| SecretError::Unreadable { path: path.clone(), message: error.to_string() })?,
+            Self::Given(Given(text)) => text.clone(),
         };
         let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
         if text.is_empty() {
@@ -83,6 +104,7 @@ impl SecretRef {
         match self {
             Self::Env(name) => format!("the environment variable {name}"),
             Self::File(path) => path.display().to_string(),
+            Self::Given(_) => "the command line".to_owned(),
         }
     }
 }

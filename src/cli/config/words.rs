@@ -29,11 +29,7 @@ pub(super) mod not_yet {
 
     refuse! {
         windows: "windows",
-        cluster_name: "flagger.clusterName",
         ingress_annotations_prefix: "flagger.ingressAnnotationsPrefix",
-        event_webhook_from: "flagger.eventWebhookFrom",
-        slack: "flagger.slack",
-        msteams: "flagger.msteams",
         signing_key_from: "writeBack.signingKeyFrom",
         app: "forge.app",
     }

@@ -1,4 +1,4 @@
-//! Deliveries that nobody waits for: event hooks. They run beside the ticks and end with the daemon.
+//! Deliveries that nobody waits for: event hooks and alerts. They run beside the ticks and end with the daemon.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -45,7 +45,7 @@ impl Background {
     /// receiver hears events as they happened.
     pub(crate) fn spawn(&self, line: String, work: impl Future<Output = ()> + Send + 'static) {
         if self.0.try_send((line, Box::pin(work))).is_err() {
-            tracing::warn!("an event hook was dropped: too many wait");
+            tracing::warn!("an event hook or alert was dropped: too many wait");
         }
     }
 }

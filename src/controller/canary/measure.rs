@@ -195,10 +195,7 @@ async fn template(
     let reference = metric.template_ref.as_ref().ok_or("the metric has no templateRef")?;
     let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&canary.key.namespace);
     if context.settings.no_cross_namespace_refs && namespace != canary.key.namespace {
-        return Err(format!(
-            "can't access metric template {}.{namespace}, cross-namespace references are blocked",
-            reference.name
-        ));
+        return Err(blocked("metric template", &reference.name, namespace));
     }
     let key = ObjectKey::namespaced(crate::api::API_VERSION, "MetricTemplate", namespace, &reference.name);
     let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
@@ -208,10 +205,21 @@ async fn template(
     Ok((namespace.to_owned(), spec))
 }
 
-async fn secret(context: &Context, namespace: &str, name: &str) -> Result<BTreeMap<String, SecretString>, String> {
+/// What is said of a reference to another namespace that the controller's flags forbid.
+pub(super) fn blocked(what: &str, name: &str, namespace: &str) -> String {
+    format!("can't access {what} {name}.{namespace}, cross-namespace references are blocked")
+}
+
+/// The values of a Secret, which are redacted from now on wherever they would leave the daemon.
+pub(super) async fn secret(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<BTreeMap<String, SecretString>, String> {
     let key = ObjectKey::namespaced("v1", "Secret", namespace, name);
     let object = context.ports.cluster.get(&key).await.map_err(|error| error.to_string())?;
     let object = object.ok_or_else(|| format!("secrets \"{name}\" not found"))?;
+    context.registry.learn([object.as_ref()]);
     Ok(secret_data(&object))
 }
 

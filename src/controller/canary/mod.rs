@@ -2,6 +2,7 @@
 //! cost nothing until one of their objects changes.
 
 mod act;
+mod alerts;
 mod background;
 mod measure;
 mod meter;

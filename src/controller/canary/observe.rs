@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::act::{kept_key, kept_objects, kept_version};
+use super::measure;
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{Digest, Gvk, Object, ObjectKey};
@@ -144,8 +145,12 @@ async fn route(router: &dyn TrafficRouter, canary: &CanaryView) -> (Read<crate::
     (weights, state)
 }
 
-/// Why nothing of this Canary may be touched: another Canary was first on its target.
+/// Why nothing of this Canary may be touched: it refers to other namespaces where that is forbidden, or another Canary
+/// was first on its target.
 fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
+    if context.settings.no_cross_namespace_refs {
+        same_namespace(canary)?;
+    }
     if !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
         return Ok(());
     }
@@ -154,6 +159,29 @@ fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
         let (kind, name) = (&target.kind, &target.name);
         Err(format!("{kind} {name} is released by canary {first} already: delete one of the two"))
     })
+}
+
+/// references are looked at in every tick, not only when the Canary is first seen.
+fn same_namespace(canary: &CanaryView) -> Result<(), String> {
+    let own = |namespace: Option<&str>| namespace.is_none_or(|n| n.is_empty() || n == canary.key.namespace);
+    let blocked = |what: &str, name: &str, namespace: &Option<String>| {
+        if own(namespace.as_deref()) {
+            return Ok(());
+        }
+        Err(measure::blocked(what, name, namespace.as_deref().unwrap_or_default()))
+    };
+    if let Some(upstream) = &canary.spec.upstream_ref {
+        blocked("gloo upstream", &upstream.name, &upstream.namespace)?;
+    }
+    let Some(analysis) = canary.spec.analysis() else { return Ok(()) };
+    for reference in analysis.metrics.iter().filter_map(|metric| metric.template_ref.as_ref()) {
+        blocked("metric template", &reference.name, &reference.namespace)?;
+    }
+    // A run under way goes on: an alert that is not sent must not disturb it.
+    for alert in analysis.alerts.iter().filter(|_| !canary.status.phase.is_active()) {
+        blocked("alert provider", &alert.provider_ref.name, &alert.provider_ref.namespace)?;
+    }
+    Ok(())
 }
 
 /// The tracked configs of the target that exist, with their checksums (`None` when tracking is off).

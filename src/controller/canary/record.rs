@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use secrecy::ExposeSecret as _;
+
 use super::Context;
-use super::measure;
 use super::observe::Scene;
-use crate::api::canary::CanaryView;
+use super::{alerts, measure};
+use crate::api::canary::{CanaryView, Webhook};
 use crate::api::{CanaryStatus, WebhookType};
 use crate::domain::{FieldManager, Object};
 use crate::ports::{ClusterError, EventType, KubeEvent};
@@ -85,10 +87,14 @@ pub(super) async fn tell(context: &Context, canary: &CanaryView, after: &CanaryS
         };
         context.ports.cluster.publish(event).await;
         event_hooks(context, canary, notice, type_);
+        if let Some(alert) = &notice.alert {
+            alerts::send(context, canary, alert);
+        }
     }
 }
 
-/// Hands a notice to the event hooks without waiting for them: a slow receiver must not slow a rollout.
+/// Hands a notice to the event hooks, or to the controller's own when the canary has none, without waiting for them: a
+/// slow receiver must not slow a rollout.
 fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: EventType) {
     let webhooks = canary.spec.analysis().map(|analysis| analysis.webhooks.as_slice()).unwrap_or_default();
     let timestamp = context.ports.clock.now().as_millisecond().to_string();
@@ -96,13 +102,23 @@ fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: E
         EventType::Normal => "Normal",
         EventType::Warning => "Warning",
     };
-    for hook in webhooks.iter().filter(|hook| hook.type_ == WebhookType::Event) {
+    let mut hooks: Vec<Webhook> = webhooks.iter().filter(|hook| hook.type_ == WebhookType::Event).cloned().collect();
+    if hooks.is_empty() {
+        let url = context.settings.outgoing.event_webhook.iter();
+        hooks.extend(url.map(|url| Webhook {
+            name: "event-webhook".to_owned(),
+            type_: WebhookType::Event,
+            url: url.expose_secret().to_owned(),
+            ..Webhook::default()
+        }));
+    }
+    for hook in hooks {
         let metadata = BTreeMap::from([
             ("eventMessage".to_owned(), notice.message.clone()),
             ("eventType".to_owned(), type_.to_owned()),
             ("timestamp".to_owned(), timestamp.clone()),
         ]);
-        let (context, canary, hook, phase) = (context.clone(), canary.clone(), hook.clone(), notice.phase);
+        let (context, canary, hook, phase) = (context.clone(), canary.clone(), hook, notice.phase);
         let line = format!("{} {}", canary.key, hook.url);
         context.background.clone().spawn(line, async move {
             let reply = measure::call(&context, &canary, &hook, phase, Some(metadata)).await;
