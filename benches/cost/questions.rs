@@ -34,6 +34,13 @@ impl Questions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(canary).or_default().push(Instant::now());
     }
 
+    /// How long ticks have been due by now that have not come, of all canaries of which there was one.
+    pub(crate) fn overdue(&self, interval: Duration) -> Vec<Duration> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = asked.values().filter_map(|times| times.last()).map(Instant::elapsed);
+        open.filter(|open| *open > interval).map(|open| open.saturating_sub(interval)).collect()
+    }
+
     /// How much longer than `interval` it took from tick to tick, of all canaries, in ascending order.
     pub(crate) fn lateness(&self, interval: Duration) -> Vec<Duration> {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,16 +19,28 @@ use super::world::{Limit, eventually};
 const ADMIN: &str = "admin-of-the-bed";
 pub(crate) const STORE: &str = "http://127.0.0.1:2379";
 
+const AUDIT_LOG: &str = "audit.json";
+/// One line for each request of a ServiceAccount, none for those of the control plane and the harness.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, userGroups: [system:serviceaccounts]}
+- {level: None}
+";
+
 /// A running control plane.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     folder: PathBuf,
+    audited: bool,
     api: Mutex<Arc<Process>>,
 }
 
 impl ControlPlane {
-    /// Starts etcd, the API server and the controller manager, and waits until the API server is ready.
-    pub(crate) async fn start(folder: &Path, processes: &Processes) -> anyhow::Result<Self> {
+    /// Starts etcd, the API server and the controller manager, and waits until the API server is ready. `audited` is whether
+    /// the API server writes down what ServiceAccounts ask.
+    pub(crate) async fn start(folder: &Path, processes: &Processes, audited: bool) -> anyhow::Result<Self> {
         let folder = folder.join("control-plane");
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))?;
@@ -40,8 +52,8 @@ impl ControlPlane {
         etcd.args(["--listen-client-urls", STORE, "--advertise-client-urls", STORE, "--unsafe-no-fsync"]);
         etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
         processes.keep(Process::start("etcd", &folder.join("etcd.log"), etcd)?);
-        let api = processes.keep(api_server(&folder)?);
-        let plane = Self { folder, api: Mutex::new(api) };
+        let api = processes.keep(api_server(&folder, audited)?);
+        let plane = Self { folder, audited, api: Mutex::new(api) };
         // Its certificate comes with it, and is what everyone trusts.
         eventually("the certificate of the API server", Limit::START, async || {
             std::fs::metadata(plane.certificate()).map(drop).map_err(anyhow::Error::from)
@@ -63,7 +75,13 @@ impl ControlPlane {
         self.folder.join("admin.kubeconfig")
     }
 
-    fn kubeconfig_for(&self, user: &str, token: &str) -> anyhow::Result<PathBuf> {
+    /// The audit log, when there is one.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.folder.join(AUDIT_LOG)
+    }
+
+    /// Writes a kubeconfig for someone who has a token.
+    pub(crate) fn kubeconfig_for(&self, user: &str, token: &str) -> anyhow::Result<PathBuf> {
         let file = self.folder.join(format!("{user}.kubeconfig"));
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: bed\n\
@@ -105,7 +123,7 @@ impl ControlPlane {
         processes.forget(&api);
         api.kill().await;
         tokio::time::sleep(down).await;
-        *api = processes.keep(api_server(&self.folder)?);
+        *api = processes.keep(api_server(&self.folder, self.audited)?);
         self.ready().await
     }
 
@@ -128,7 +146,7 @@ impl ControlPlane {
     }
 }
 
-fn api_server(folder: &Path) -> anyhow::Result<Process> {
+fn api_server(folder: &Path, audited: bool) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("kubernetes", "kube-apiserver")?);
     command.arg(format!("--etcd-servers={STORE}")).arg("--cert-dir").arg(folder.join("certs"));
     command.args(["--secure-port=6443", "--bind-address=0.0.0.0", "--authorization-mode=RBAC"]);
@@ -139,6 +157,13 @@ fn api_server(folder: &Path) -> anyhow::Result<Process> {
         command.arg(flag).arg(folder.join("sa.key"));
     }
     command.arg("--token-auth-file").arg(folder.join("tokens.csv"));
+    if audited {
+        let policy = folder.join("audit-policy.yaml");
+        std::fs::write(&policy, AUDIT_POLICY)?;
+        command.arg("--audit-policy-file").arg(policy).arg("--audit-log-path").arg(folder.join(AUDIT_LOG));
+        // One file: places in it are counted from its begin.
+        command.arg("--audit-log-maxsize=100000");
+    }
     Process::start("apiserver", &folder.join("apiserver.log"), command)
 }
 

@@ -13,6 +13,7 @@
 
 mod compare;
 mod control_plane;
+mod cost;
 mod gateway;
 mod gitea;
 mod install;
@@ -74,6 +75,8 @@ enum Command {
     Run(runner::RunArgs),
     /// List the tests
     List,
+    /// Measure what serin costs, and Flagger and Argo Rollouts beside it, and write it to docs/performance.md
+    Cost(cost::CostArgs),
     /// Run the same releases with Flagger and with serin, and write docs/compatibility.md
     Compare {
         /// Stories to play; the page is written when all are [default: all]
@@ -103,6 +106,7 @@ async fn obey(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Up { parts } => up(world::Parts::named(&parts)?).await,
+        Command::Cost(args) => cost::run(args).await,
         Command::Compare { names } => compare::run(&names).await,
         Command::Run(args) => runner::run(args).await,
     }

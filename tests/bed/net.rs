@@ -54,6 +54,11 @@ pub(crate) async fn obstacle() -> Option<String> {
 
 /// Runs this program with the same arguments inside new namespaces, and ends with its exit code.
 pub(crate) async fn enter() -> anyhow::Result<ExitCode> {
+    enter_with(std::env::args_os().skip(1).collect()).await
+}
+
+/// The same with other arguments.
+pub(crate) async fn enter_with(arguments: Vec<std::ffi::OsString>) -> anyhow::Result<ExitCode> {
     if let Some(obstacle) = obstacle().await {
         bail!(obstacle);
     }
@@ -62,7 +67,7 @@ pub(crate) async fn enter() -> anyhow::Result<ExitCode> {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]);
-    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    command.arg(std::env::current_exe()?).args(arguments);
     command.env(INSIDE, folder.path()).stdin(Stdio::piped());
     let mut child = command.spawn().context("starting the bed")?;
     let leash = child.stdin.take();

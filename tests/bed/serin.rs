@@ -193,7 +193,8 @@ fn source(repository: &Repository<'_>) -> Value {
     })
 }
 
-fn manifest(file: &str) -> anyhow::Result<Vec<DynamicObject>> {
+/// The objects of a file of `deploy/`.
+pub(crate) fn manifest(file: &str) -> anyhow::Result<Vec<DynamicObject>> {
     let path = root().join("deploy").join(Path::new(file));
     documents(&std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?)
 }

@@ -40,7 +40,9 @@ impl Parts {
     pub(crate) const PROMETHEUS: Self = Self(8);
     /// Gitea.
     pub(crate) const GITEA: Self = Self(16);
-    /// Everything.
+    /// The control plane, which writes down what ServiceAccounts ask of it.
+    pub(crate) const AUDIT: Self = Self(32 | Self::API.0);
+    /// Everything that tests need.
     pub(crate) const ALL: Self = Self(31);
 
     const NAMES: [(&str, Self); 6] = [
@@ -143,7 +145,7 @@ impl Bed {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         // The three know nothing of each other.
         let (control_plane, prometheus, gitea) = tokio::try_join!(
-            ControlPlane::start(&folder, &processes),
+            ControlPlane::start(&folder, &processes, parts.has(Parts::AUDIT)),
             when(parts.has(Parts::PROMETHEUS), Prometheus::start(&folder, &processes, http.clone())),
             when(parts.has(Parts::GITEA), Gitea::start(&folder, &processes, http.clone())),
         )?;

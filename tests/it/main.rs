@@ -2,6 +2,7 @@
 
 mod accidents;
 mod architecture;
+mod bed;
 mod cli;
 mod cluster;
 mod cost;
