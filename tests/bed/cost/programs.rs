@@ -72,9 +72,10 @@ impl Program {
                 }
                 return Ok(());
             }
+            // The definitions of serin, in which those of Flagger are contained, as everywhere on the bed.
             Self::Flagger => {
                 bed.apply_files(&folder("contour")?.join("01-crds.yaml")).await?;
-                bed.apply_files(&folder("flagger")?.join("crd.yaml")).await?;
+                serin::Serin::install(bed).await?;
             }
             Self::ArgoRollouts => bed.apply_files(&folder("rollouts")?.join("crds")).await?,
         }
