@@ -1,17 +1,15 @@
 //! The pure pieces of the test bed, which itself has no test harness: what is read from the audit log, and the page of
 //! what things cost.
 
-mod cost {
-    #[path = "../../../bed/cost/audit.rs"]
-    pub(crate) mod audit;
-    #[path = "../../../bed/cost/figures.rs"]
-    pub(crate) mod figures;
-}
+#[path = "../bed/cost/audit.rs"]
+pub(crate) mod audit;
+#[path = "../bed/cost/figures.rs"]
+pub(crate) mod figures;
 
 use serde_json::json;
 
-use self::cost::audit::{Kind, Request, Tally, request};
-use self::cost::figures::{Canaries, Late, Measured, Setting, Window, between, page, percentile};
+use self::audit::{Kind, Request, Tally, request};
+use self::figures::{Canaries, Late, Measured, Setting, Window, between, page, percentile};
 
 const USER: &str = "system:serviceaccount:serin-system:serin";
 

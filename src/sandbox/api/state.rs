@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) counts: RequestCounts,
     pub(crate) faults: Vec<Fault>,
     random: StdRng,
+    /// For definitions of types apart, so that one more of them changes no name or uid of the objects.
+    random_types: StdRng,
     next_ip: u32,
 }
 
@@ -77,6 +79,7 @@ impl State {
             counts: RequestCounts::default(),
             faults: vec![],
             random: StdRng::seed_from_u64(seed),
+            random_types: StdRng::seed_from_u64(!seed),
             next_ip: 1,
         };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
@@ -92,14 +95,13 @@ impl State {
         self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
-    pub(crate) fn new_uid(&mut self) -> String {
-        uuid::Builder::from_random_bytes(self.random.random()).into_uuid().to_string()
-    }
-
-    /// Five characters for `generateName`, without vowels and look-alikes.
-    pub(crate) fn name_suffix(&mut self) -> String {
+    /// A uid and five characters for `generateName`, without vowels and look-alikes, for a new object of this type.
+    pub(crate) fn identity(&mut self, res: &Resource) -> (String, String) {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..5).map(|_| char::from(ALPHABET[self.random.random_range(0..ALPHABET.len())])).collect()
+        let is_type = res.plural == "customresourcedefinitions";
+        let random = if is_type { &mut self.random_types } else { &mut self.random };
+        let uid = uuid::Builder::from_random_bytes(random.random()).into_uuid().to_string();
+        (uid, (0..5).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect())
     }
 
     /// A number of seconds in a range, for timeouts that the client leaves open.

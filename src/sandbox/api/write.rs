@@ -221,9 +221,8 @@ impl State {
         applied: Option<Vec<Owner>>,
     ) -> Result<Arc<Object>, ApiError> {
         let now = self.now();
-        let uid = self.new_uid();
-        let suffix = self.name_suffix();
         let res = write.res;
+        let (uid, suffix) = self.identity(res);
         let meta = metadata(&mut value);
         if !matches!(text(meta, "resourceVersion"), "" | "0") {
             return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
