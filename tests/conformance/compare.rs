@@ -51,7 +51,7 @@ fn parts(recording: &Recording) -> Parts {
         });
     }
     for hook in &recording.webhooks {
-        if is_wait(&hook["body"].to_string()) {
+        if hook.pointer("/body/metadata/eventMessage").and_then(Value::as_str).is_some_and(is_wait) {
             continue;
         }
         let authorization = hook.pointer("/headers/Authorization").and_then(Value::as_str).unwrap_or("anonymous");
