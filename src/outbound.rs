@@ -22,7 +22,7 @@ impl Clients {
             (_, false) => Tls::Verified,
             (_, true) => Tls::Unverified,
         };
-        let direct = is_loopback(url);
+        let direct = is_local(url);
         let index = tls as usize + if direct { 3 } else { 0 };
         let slot = self.slots.get(index).ok_or("preparing the HTTP client: no such client")?;
         slot.get_or_init(|| build(tls, direct)).clone()
@@ -45,11 +45,11 @@ enum Tls {
     Unverified,
 }
 
-/// Whether a URL stays on this machine. A proxy named by the environment has no business with it, as Go's HTTP client
-/// has it too.
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL stays on this machine, or its link (where clouds keep credentials). A proxy named by the environment has
+/// no business with it, as Go's HTTP client has it too.
+fn is_local(url: &Url) -> bool {
     match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv4(address)) => address.is_loopback() || address.is_link_local(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,

@@ -3,8 +3,6 @@
 //! Source: Flagger `pkg/notifier`. The payloads are what Flagger sends, so that channels, filters and bots made for them
 //! keep working.
 
-#![expect(clippy::disallowed_types, reason = "shell")]
-
 mod payload;
 
 use std::sync::Arc;

@@ -26,7 +26,12 @@ fn unusable(source: &Source, error: impl std::fmt::Display) -> Unusable {
 
 /// A secret by its reference.
 pub(crate) fn secret(source: &Source, reference: &SecretRef) -> Result<SecretString, Unusable> {
-    reference.resolve(&|name| std::env::var(name).ok()).map_err(|error| unusable(source, error))
+    reference.resolve(&variable).map_err(|error| unusable(source, error))
+}
+
+/// A variable of the environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Whether a variable is set to anything.
@@ -74,7 +79,7 @@ pub(crate) fn outgoing_secrets(config: &Config) -> impl Iterator<Item = &SecretR
 
 /// Where news about canaries without receivers of their own go. Microsoft Teams takes the place of Slack, as in Flagger.
 fn outgoing(config: &Config) -> Result<Outgoing, SecretError> {
-    let read = |reference: &SecretRef| reference.resolve(&|name| std::env::var(name).ok());
+    let read = |reference: &SecretRef| reference.resolve(&variable);
     let optional = |reference: &Option<SecretRef>| reference.as_ref().map(read).transpose();
     let plain = |reference: &Option<SecretRef>| {
         Ok(optional(reference)?.map(|secret: SecretString| secret.expose_secret().to_owned()))

@@ -291,7 +291,11 @@ fn ports(
     let routed = cluster.clone();
     let options = traffic::Options { ingress_class: config.flagger.ingress_class.clone() };
     Ports {
-        metrics: Arc::new(metrics::Metrics::new(clock.clone())),
+        metrics: Arc::new(
+            metrics::Metrics::new(clock.clone())
+                .with_cluster(cluster.clone())
+                .with_environment(Arc::new(compose::variable)),
+        ),
         hooks: Arc::new(hooks::HttpHooks::new(clock.clone())),
         alerts: Arc::new(alerts::HttpAlerts::new(clock.clone())),
         routers: Arc::new(move |provider| traffic::router(provider, routed.clone(), options.clone())),

@@ -15,16 +15,19 @@ pub(super) fn check(set: &ManifestSet, provider: Option<&str>) -> Vec<Problem> {
         if let Some(view) = canary(&manifest.object) {
             of_canary(manifest, &view, provider, &mut problems);
         }
-        let object = &manifest.object;
-        let metric = object.gvk().group_kind() == ("flagger.app", "MetricTemplate");
-        let kind = object.str("/spec/provider/type");
-        if metric && !kind.is_empty() && kind != "prometheus" {
-            let message = format!("metric provider {kind} is not implemented yet");
-            let help = "there is: prometheus; with another the release is held until its deadline";
-            problems.push(problem(manifest, "/spec/provider/type", Severity::Error, message, help));
-        }
+        of_query(manifest, "/spec/query", &mut problems);
     }
     problems
+}
+
+/// The query of a template, or of a metric itself, that cannot be rendered.
+fn of_query(manifest: &Manifest, pointer: &str, problems: &mut Vec<Problem>) {
+    let group_kind = manifest.object.gvk();
+    let has_queries = matches!(group_kind.group_kind(), ("flagger.app", "MetricTemplate" | "Canary"));
+    if let Some(error) = rollout::template::check(manifest.object.str(pointer)).err().filter(|_| has_queries) {
+        let help = "see docs/metrics.md for what a query may use";
+        problems.push(problem(manifest, pointer, Severity::Error, error.to_string(), help));
+    }
 }
 
 fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, problems: &mut Vec<Problem>) {
@@ -69,9 +72,8 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         let message = "autoscaler kind ScaledObject is not implemented yet".to_owned();
         report("/spec/autoscalerRef/kind", Severity::Error, message, LATER);
     }
-    if view.spec.analysis().is_some_and(|analysis| !analysis.alerts.is_empty()) {
-        let message = "alerts are not sent yet".to_owned();
-        report(&format!("{area}/alerts"), Severity::Warning, message, "a webhook of type event is called");
+    for index in 0..view.spec.analysis().map_or(0, |analysis| analysis.metrics.len()) {
+        of_query(manifest, &format!("{area}/metrics/{index}/query"), problems);
     }
 }
 

@@ -476,6 +476,13 @@ impl Cluster for KubeCluster {
         Ok(())
     }
 
+    async fn raw(&self, path: &str) -> Result<Value, ClusterError> {
+        let _guard = self.shared.clock.in_flight();
+        let fail = |message: String| ClusterError::Unavailable { doing: format!("reading {path}"), message };
+        let request = http::Request::get(path).body(Vec::new()).map_err(|error| fail(error.to_string()))?;
+        self.shared.client.request(request).await.map_err(|error| fail(error.to_string()))
+    }
+
     async fn publish(&self, event: KubeEvent) {
         let start = || Publisher::start(self.shared.client.clone(), self.shared.clock.clone());
         self.events.get_or_init(start).publish(event);

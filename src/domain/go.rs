@@ -75,9 +75,56 @@ pub fn format_float(value: f64) -> String {
     format!("{value}")
 }
 
+/// Reads a Kubernetes quantity (`1500m`, `2Ki`, `1e3`) as a number.
+///
+/// Source: `k8s.io/apimachinery/pkg/api/resource`.
+pub fn parse_quantity(text: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 16] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+        ("", 1.0),
+    ];
+    let text = text.trim();
+    let digit = |number: &str| number.ends_with(|c: char| c.is_ascii_digit() || c == '.');
+    SUFFIXES.iter().find_map(|(suffix, factor)| {
+        let number = text.strip_suffix(suffix).filter(|number| digit(number))?;
+        number.parse::<f64>().ok().map(|number| number * factor)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantities_are_numbers() {
+        for (text, want) in [
+            ("1500m", Some(1.5)),
+            ("2Ki", Some(2048.0)),
+            ("-3", Some(-3.0)),
+            ("1e3", Some(1000.0)),
+            ("1.5G", Some(1.5e9)),
+            ("2E", Some(2e18)),
+            ("m", None),
+            ("NaN", None),
+            ("1x", None),
+        ] {
+            assert_eq!(parse_quantity(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn durations_read_as_go_reads_them() {

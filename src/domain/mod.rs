@@ -9,7 +9,7 @@ mod redactor;
 mod snapshot;
 
 pub use digest::{Digest, canonical_json, sha256_hex};
-pub use go::{format_duration, format_float, parse_duration};
+pub use go::{format_duration, format_float, parse_duration, parse_quantity};
 pub use names::{CanaryKey, Gvk, ObjectKey, Sha};
 pub use object::{FieldManager, Object};
 pub use redact::{redact, truncate, with_causes};

@@ -125,6 +125,15 @@ pub trait Cluster: Send + Sync {
     /// See [`ClusterError`].
     async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), ClusterError>;
 
+    /// The answer to `GET` of a path below the API server, such as that of an aggregated API. Not cached.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unavailable`].
+    async fn raw(&self, path: &str) -> Result<Value, ClusterError> {
+        let message = "this cluster serves objects only".to_owned();
+        Err(ClusterError::Unavailable { doing: format!("reading {path}"), message })
+    }
+
     /// Publishes an Event. Delivery is best effort and never blocks the caller for long.
     async fn publish(&self, event: KubeEvent);
 

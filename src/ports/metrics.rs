@@ -19,6 +19,10 @@ pub struct MetricQuery {
     pub headers: BTreeMap<String, Vec<String>>,
     /// Keys of the referenced Secret.
     pub secret: BTreeMap<String, SecretString>,
+    /// Region of the cloud.
+    pub region: Option<String>,
+    /// The metric's interval, for providers that do not know it from the query.
+    pub window: Duration,
     /// Skip certificate verification.
     pub insecure_skip_verify: bool,
     /// Timeout of the request.

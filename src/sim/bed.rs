@@ -205,8 +205,8 @@ impl Bed {
         let options = traffic::Options { ingress_class: self.settings().ingress_class };
         Ports {
             clock: self.clock.clone(),
+            metrics: Arc::new(metrics::Metrics::new(self.clock.clone()).with_cluster(cluster.clone())),
             cluster,
-            metrics: Arc::new(metrics::Metrics::new(self.clock.clone())),
             hooks: Arc::new(hooks::HttpHooks::new(self.clock.clone())),
             alerts: Arc::new(alerts::HttpAlerts::new(self.clock.clone())),
             routers: Arc::new(move |provider| traffic::router(provider, routed.clone(), options.clone())),

@@ -20,6 +20,9 @@ use serde::Deserialize as _;
 
 /// How long a metric provider may take (Flagger: 5 s).
 const METRIC_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far back providers look that want to know, for a metric without an interval. Flagger fails there; for built-in and
+/// inline queries it takes the same.
+const WINDOW: Duration = Duration::from_secs(60);
 /// How long a hook may take when it does not say (Flagger: 10 s).
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -144,6 +147,8 @@ fn prometheus(address: &str, query: String) -> MetricQuery {
         query,
         headers: BTreeMap::new(),
         secret: BTreeMap::new(),
+        region: None,
+        window: WINDOW,
         insecure_skip_verify: false,
         timeout: METRIC_TIMEOUT,
     }
@@ -158,7 +163,16 @@ async fn template_query(
     let (namespace, template) =
         template(context, canary, metric).await.map_err(|detail| Reading::ProviderError(Fault::Template, detail))?;
     let text = render(&template.query, model).map_err(|e| Reading::ProviderError(Fault::Render, e.to_string()))?;
-    template_request(context, &namespace, template, text).await
+    let window = match metric.interval.as_deref().filter(|interval| !interval.is_empty()) {
+        None => WINDOW,
+        Some(text) => parse_duration(text).filter(|window| !window.is_zero()).ok_or_else(|| {
+            let detail = format!("interval `{text}` is not a duration such as 1m");
+            Reading::ProviderError(Fault::Provider(template.provider.type_.clone()), detail)
+        })?,
+    };
+    let mut query = template_request(context, &namespace, template, text).await?;
+    query.window = window;
+    Ok(query)
 }
 
 /// A rendered query of a template, with the credentials of its provider.
@@ -175,14 +189,18 @@ async fn template_request(
             .await
             .map_err(|detail| Reading::ProviderError(Fault::Secret(reference.name.clone()), detail))?,
     };
+    // An influx query reads more than one number (Flagger: 15 s).
+    let timeout = if provider.type_ == "influxdb" { 3 * METRIC_TIMEOUT } else { METRIC_TIMEOUT };
     Ok(MetricQuery {
         provider: provider.type_,
         address: provider.address.unwrap_or_default(),
         query,
         headers: provider.headers,
         secret,
+        region: provider.region,
+        window: WINDOW,
         insecure_skip_verify: provider.insecure_skip_verify,
-        timeout: METRIC_TIMEOUT,
+        timeout,
     })
 }
 

@@ -217,7 +217,7 @@ impl Lint<'_> {
             }
             if text("/severity").is_empty() {
                 report
-                    .warning(&pointer, "the alert has no severity; in Flagger it is never sent")
+                    .warning(&pointer, "the alert has no severity: it is sent everything, in Flagger nothing")
                     .help("write severity: info, warn or error");
             } else {
                 one_of(report, &format!("{pointer}/severity"), text("/severity"), &["info", "warn", "error"]);

@@ -18,6 +18,11 @@ const METRIC_PROVIDERS: &[&str] = &[
     "splunk",
 ];
 
+/// Providers that are not at one place for everybody.
+const ADDRESSED: &[&str] = &["prometheus", "graphite", "influxdb", "dynatrace", "splunk"];
+/// Providers that answer nobody without a key.
+const KEYED: &[&str] = &["datadog", "newrelic", "influxdb", "dynatrace", "splunk"];
+
 const ALERT_PROVIDERS: &[&str] = &["slack", "msteams", "discord", "rocket", "gchat"];
 
 /// Checks that a word is one of a list.
@@ -42,8 +47,17 @@ pub(super) fn metric(object: &Object, report: &mut Report<'_>) {
     } else {
         one_of(report, "/spec/provider/type", provider, METRIC_PROVIDERS);
     }
-    if provider == "prometheus" && object.str("/spec/provider/address").is_empty() {
-        report.error("/spec/provider", "`provider.address` is missing").help("write the URL of Prometheus");
+    if ADDRESSED.contains(&provider) && object.str("/spec/provider/address").is_empty() {
+        let help = format!("write the URL of {provider}");
+        report.error("/spec/provider", "`provider.address` is missing").help(help);
+    }
+    if provider == "cloudwatch" && object.str("/spec/provider/region").is_empty() {
+        report.error("/spec/provider", "`provider.region` is missing").help("write the region, such as eu-west-1");
+    }
+    if KEYED.contains(&provider) && object.str("/spec/provider/secretRef/name").is_empty() {
+        report
+            .error("/spec/provider", "`provider.secretRef` is missing")
+            .help(format!("name the Secret with the keys of {provider}, see docs/metrics.md"));
     }
     if object.str("/spec/query").trim().is_empty() {
         report.error("/spec", "`query` is missing").help("write the query");

@@ -236,6 +236,10 @@ fn undefined<T>(at: usize, name: &str) -> Result<T, Fault> {
 }
 
 impl Model {
+    /// What templates can call.
+    pub(super) const NAMES: [&str; 8] =
+        ["name", "namespace", "target", "service", "ingress", "route", "interval", "variables"];
+
     /// What a template calls by this name.
     fn get(&self, name: &str) -> Option<Value> {
         Some(match name {

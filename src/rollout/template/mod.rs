@@ -101,12 +101,22 @@ type Fault = (usize, Problem);
 /// See [`TemplateError`].
 pub fn render(text: &str, model: &Model) -> Result<String, TemplateError> {
     let rendered = parse::parse(text).and_then(|nodes| eval::run(text, &nodes, model));
-    rendered.map_err(|(at, problem)| {
-        let before = text.get(..at).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        TemplateError { line, column, problem }
-    })
+    rendered.map_err(|fault| located(text, fault))
+}
+
+/// Whether a query can be rendered at all, whatever its variables are.
+///
+/// # Errors
+/// See [`TemplateError`].
+pub fn check(text: &str) -> Result<(), TemplateError> {
+    parse::parse(text).map(drop).map_err(|fault| located(text, fault))
+}
+
+fn located(text: &str, (at, problem): Fault) -> TemplateError {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    TemplateError { line, column, problem }
 }
 
 fn syntax<T>(at: usize, message: impl Into<String>) -> Result<T, Fault> {

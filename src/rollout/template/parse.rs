@@ -1,7 +1,8 @@
 //! From tokens to a tree.
 
+use super::functions::is_function;
 use super::lex::{Kind, Piece, Token, pieces};
-use super::{Fault, syntax, unsupported};
+use super::{Fault, Model, syntax, unsupported};
 
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,18 +12,18 @@ pub(super) enum Node {
     Action(Pipeline),
     If {
         condition: Pipeline,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     With {
         value: Pipeline,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     Range {
         over: Pipeline,
-        body: Vec<Node>,
-        otherwise: Vec<Node>,
+        body: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     Break,
     Continue,
@@ -69,14 +70,14 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Fault> {
     let mut parser = Parser { pieces: pieces(text)?, at: 0, end: text.len() };
     let (nodes, end) = parser.nodes(0, false)?;
     match end {
-        End::Text => Ok(nodes),
-        End::Else(at, _) => syntax(at, "unexpected {{else}}"),
-        End::End(at) => syntax(at, "unexpected {{end}}"),
+        Stop::Text => Ok(nodes),
+        Stop::Else(at, _) => syntax(at, "unexpected {{else}}"),
+        Stop::End(at) => syntax(at, "unexpected {{end}}"),
     }
 }
 
 /// What a list of nodes ends with.
-enum End {
+enum Stop {
     Text,
     /// With what stands behind `else`.
     Else(usize, Vec<Token>),
@@ -90,7 +91,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn nodes(&mut self, depth: usize, in_range: bool) -> Result<(Vec<Node>, End), Fault> {
+    fn nodes(&mut self, depth: usize, in_range: bool) -> Result<(Vec<Node>, Stop), Fault> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.get(self.at).cloned() {
             self.at += 1;
@@ -111,8 +112,8 @@ impl Parser {
             let rest = tokens.get(1..).unwrap_or_default();
             match word {
                 "if" | "with" | "range" => nodes.push(self.block(word, at, rest, depth, in_range)?),
-                "else" => return Ok((nodes, End::Else(at, rest.to_vec()))),
-                "end" if rest.is_empty() => return Ok((nodes, End::End(at))),
+                "else" => return Ok((nodes, Stop::Else(at, rest.to_vec()))),
+                "end" if rest.is_empty() => return Ok((nodes, Stop::End(at))),
                 "end" => return syntax(at, "unexpected operand in end"),
                 "break" | "continue" if !in_range => {
                     return syntax(at, format!("{{{{{word}}}}} outside {{{{range}}}}"));
@@ -123,7 +124,7 @@ impl Parser {
                 _ => nodes.push(Node::Action(pipeline(at, &tokens, depth)?)),
             }
         }
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     /// An `if`, `with` or `range` up to its `end`.
@@ -134,15 +135,15 @@ impl Parser {
         }
         let (then, end) = self.nodes(depth + 1, in_range || word == "range")?;
         let otherwise = match end {
-            End::Text => return syntax(self.end, "unexpected EOF"),
-            End::End(_) => Vec::new(),
-            End::Else(_, rest) if rest.is_empty() => match self.nodes(depth + 1, in_range)? {
-                (nodes, End::End(_)) => nodes,
-                (_, End::Else(at, _)) => return syntax(at, "expected end; found {{else}}"),
-                (_, End::Text) => return syntax(self.end, "unexpected EOF"),
+            Stop::Text => return syntax(self.end, "unexpected EOF"),
+            Stop::End(_) => Vec::new(),
+            Stop::Else(_, rest) if rest.is_empty() => match self.nodes(depth + 1, in_range)? {
+                (nodes, Stop::End(_)) => nodes,
+                (_, Stop::Else(at, _)) => return syntax(at, "expected end; found {{else}}"),
+                (_, Stop::Text) => return syntax(self.end, "unexpected EOF"),
             },
             // `{{else if}}` is an `if` of its own that shares the `end`.
-            End::Else(at, rest) => match &rest.first().map(|token| &token.kind) {
+            Stop::Else(at, rest) => match &rest.first().map(|token| &token.kind) {
                 Some(Kind::Word(next)) if next == word && word != "range" => {
                     vec![self.block(word, at, rest.get(1..).unwrap_or_default(), depth + 1, in_range)?]
                 }
@@ -204,7 +205,8 @@ fn operand(tokens: &[Token], depth: usize) -> Result<(Operand, &[Token]), Fault>
             "true" => Term::Bool(true),
             "false" => Term::Bool(false),
             "nil" => Term::Nil,
-            _ => Term::Function(word.clone()),
+            _ if is_function(word) || Model::NAMES.contains(&word.as_str()) => Term::Function(word.clone()),
+            _ => return syntax(first.at, format!("function {word:?} not defined")),
         },
         Kind::Variable(name) => Term::Variable(name.clone()),
         Kind::Field(name) => {

@@ -104,6 +104,13 @@ fn errors_say_where_and_what() {
     }
 }
 
+#[test]
+fn a_query_is_checked_without_its_variables() {
+    assert_eq!(check("{{ variables.tenant }} {{ range $k, $v := variables }}{{ $k }}{{ end }}"), Ok(()));
+    let error = check("{{ if false }}{{ tenant }}{{ end }}").expect_err("an unknown function").to_string();
+    assert_eq!(error, "template: query:1:18: function \"tenant\" not defined");
+}
+
 proptest::proptest! {
     #[test]
     fn never_panics(text in "([{}|$.:=()\"`'a-z0-9 ,%-]|\\{\\{|\\}\\}|é|range |if |end|else|printf |variables){0,40}") {

@@ -68,7 +68,7 @@ fn asked(counts: &RequestCounts) -> BTreeMap<String, BTreeSet<Right>> {
     asked
 }
 
-/// The example with an autoscaler, a Secret and a metric template, and an application for each further kind of route.
+/// The example with an autoscaler, a Secret, a metric template and an alert, and an application for each further kind of route.
 fn files() -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> =
         example::FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
@@ -82,7 +82,8 @@ fn files() -> Vec<(String, String)> {
                 )
                 .replace(
                     "    metrics:\n",
-                    "    metrics:\n    - {name: one, templateRef: {name: one}, thresholdRange: {min: 0}, interval: 1m}\n",
+                    "    alerts: [{name: chat, providerRef: {name: chat}}]\n    \
+                     metrics:\n    - {name: one, templateRef: {name: one}, thresholdRange: {min: 0}, interval: 1m}\n",
                 );
         }
         if path.ends_with("shop/deployment.yaml.hbs") {
@@ -93,7 +94,9 @@ fn files() -> Vec<(String, String)> {
                 scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  minReplicas: 2\n  maxReplicas: 4\n\
                 ---\napiVersion: v1\nkind: Secret\nmetadata: {name: web-secret, namespace: shop}\nstringData: {a: b}\n\
                 ---\napiVersion: flagger.app/v1beta1\nkind: MetricTemplate\nmetadata: {name: one, namespace: shop}\nspec: \
-                {provider: {type: prometheus, address: 'PROMETHEUS'}, query: vector(1)}\n";
+                {provider: {type: prometheus, address: 'PROMETHEUS'}, query: vector(1)}\n---\n\
+                apiVersion: flagger.app/v1beta1\nkind: AlertProvider\nmetadata: {name: chat, namespace: shop}\n\
+                spec: {type: slack, address: 'PROMETHEUS'}\n";
     files.push(("clusters/demo/shop/more.yaml".to_owned(), more.to_owned()));
     for (name, provider) in [
         ("gated", "provider: 'gatewayapi:v1'\n  service: {port: 80, gatewayRefs: [{name: edge, namespace: edge}]}"),

@@ -129,7 +129,7 @@ fn lints_name_the_line_and_what_to_do() {
         (
             "      severity: info\n",
             "",
-            "canary.yaml:29:7: warning: the alert has no severity; in Flagger it is never sent (write severity: info, warn or error)",
+            "canary.yaml:29:7: warning: the alert has no severity: it is sent everything, in Flagger nothing (write severity: info, warn or error)",
         ),
         (
             "        name: chat\n",

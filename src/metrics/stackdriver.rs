@@ -1,0 +1,55 @@
+//! Google Cloud Monitoring: `projects.timeSeries.query` of API v3, with MQL.
+
+use http::header::AUTHORIZATION;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::request::{Ask, judge, no_data, sensitive, several};
+use super::{Environment, google};
+use crate::ports::Reading;
+
+const SITE: &str = "https://monitoring.googleapis.com";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    #[serde(default)]
+    time_series_data: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Series {
+    /// Newest first.
+    #[serde(default)]
+    point_data: Vec<Point>,
+}
+
+#[derive(Deserialize)]
+struct Point {
+    #[serde(default)]
+    values: Vec<Value>,
+}
+
+pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Reading, String> {
+    let access = google::access(ask, environment).await?;
+    let url = ask.endpoint(Some(SITE), &format!("/v3/projects/{}/timeSeries:query", access.project))?;
+    let request = ask
+        .client(&url)?
+        .post(url)
+        .headers(ask.headers()?)
+        .header(AUTHORIZATION, sensitive(&format!("Bearer {}", access.token))?)
+        .json(&json!({"query": ask.query.query}));
+    let answer: Answer = ask.json(request).await?;
+    Ok(match answer.time_series_data.as_slice() {
+        [] => no_data(),
+        [one] => one.point_data.first().and_then(|point| number(point.values.first()?)).map_or_else(no_data, judge),
+        many => several(many.len(), "time series", "aggregate them to one (for instance with group_by [])"),
+    })
+}
+
+/// A `TypedValue`: JSON carries 64-bit integers, and what is no finite number, as texts.
+fn number(value: &Value) -> Option<f64> {
+    let read = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+    ["doubleValue", "int64Value"].iter().find_map(|key| read(value.get(key)?))
+}
