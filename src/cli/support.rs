@@ -48,9 +48,10 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
     if let Some(message) = refused {
         report("/spec/service", Severity::Error, message, "the canary would never get a route");
     }
-    if let Some(message) = unsupported.filter(|message| message.contains("not supported yet")) {
+    if let Some(message) = unsupported.filter(|message| message.contains("not supported")) {
         let pointer = match message.split_whitespace().next().unwrap_or_default() {
             "targetRef.kind" => "/spec/targetRef/kind".to_owned(),
+            "autoscalerRef.kind" => "/spec/autoscalerRef/kind".to_owned(),
             "A/B" => format!("{area}/match"),
             field => format!("{area}/{}", field.trim_start_matches("analysis.")),
         };
@@ -66,11 +67,6 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         };
         let message = format!("`{field}` has no effect with provider {}", provider.unwrap_or_default());
         report(&pointer, Severity::Warning, message, "remove it, or use a provider that has it");
-    }
-    let scaler = view.spec.autoscaler_ref.as_ref().filter(|scaler| scaler.kind == "ScaledObject");
-    if scaler.is_some() {
-        let message = "autoscaler kind ScaledObject is not implemented yet".to_owned();
-        report("/spec/autoscalerRef/kind", Severity::Error, message, LATER);
     }
     for index in 0..view.spec.analysis().map_or(0, |analysis| analysis.metrics.len()) {
         of_query(manifest, &format!("{area}/metrics/{index}/query"), problems);

@@ -12,7 +12,7 @@ use crate::domain::{CanaryKey, ObjectKey, Sha};
 use crate::manifest::{Manifest, ManifestSet};
 use crate::ports::ClusterError;
 use crate::release::{Evidence, Promoted, Rendered, hold, own_objects};
-use crate::rollout::{RUN_ANNOTATION, RunMemory};
+use crate::rollout::{RUN_ANNOTATION, RunMemory, TargetKind};
 
 /// The set with the own objects of canaries that have no primary as their promoted commits render them, and those
 /// commits. When the primary is there the head is applied, and released as any other release.
@@ -73,11 +73,16 @@ async fn has_no_primary(context: &SourceContext, key: &CanaryKey, canary: &Canar
         return Ok(true);
     }
     let run = RunMemory::parse(live.annotation(RUN_ANNOTATION));
-    if phase.is_active() || (run.restoring && !run.lost) || canary.spec.target_ref.kind != "Deployment" {
+    if phase.is_active() || (run.restoring && !run.lost) || !keeps_primary(canary) {
         return Ok(false);
     }
     let primary = ObjectKey { name: canary.spec.primary_workload(), ..super::canary::target_key(canary) };
     Ok(cluster.get(&primary).await?.is_none())
+}
+
+/// Whether the primary is a workload of its own, whose loss can be seen.
+fn keeps_primary(canary: &CanaryView) -> bool {
+    TargetKind::of(&canary.spec.target_ref).is_ok_and(TargetKind::has_template)
 }
 
 /// Whether a canary of the source has lost its primary, and nobody but the source knows what it had.

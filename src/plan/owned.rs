@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | target of a canary, Deployment | `spec.replicas` | engine | somebody else owns it in the cluster |
 //! | target of an autoscaler | `spec.replicas` | autoscaler | as above |
-//! | target of a canary, DaemonSet | `spec.template.spec.nodeSelector[flagger.app/scale-to-zero]` | engine | always |
+//! | target of a canary, DaemonSet | `spec.template.spec.nodeSelector[flagger.app/scale-to-zero]` | engine | always: sent as it is live |
+//! | target of a canary, Knative Service | `spec.traffic` | engine | as the first |
 //! | autoscaler of a canary, ScaledObject | `metadata.annotations[autoscaling.keda.sh/paused-replicas]` | engine | always |
 //! | Service with the canary's apex name | `spec.selector`, `spec.ports` | engine | as the first |
 //! | route with the canary's apex name | `spec` | engine | as the first |
@@ -91,7 +92,7 @@ impl Owners {
         let apex = self.apexes.contains(&(namespace.to_owned(), object.name().to_owned()));
         let mut sent = object.clone();
         if self.targets.contains(&own) && gvk.kind == "DaemonSet" {
-            remove(&mut sent.0, &["spec", "template", "spec", "nodeSelector", "flagger.app/scale-to-zero"]);
+            keep_scale_to_zero(&mut sent.0, live);
         }
         if self.scalers.contains(&own) {
             remove(&mut sent.0, &["metadata", "annotations", "autoscaling.keda.sh/paused-replicas"]);
@@ -109,11 +110,27 @@ impl Owners {
             hand_over(&["spec", "selector"]);
             hand_over(&["spec", "ports"]);
         }
+        if self.targets.contains(&own) && gvk.group == "serving.knative.dev" {
+            hand_over(&["spec", "traffic"]);
+        }
         if apex && ROUTES.contains(&gvk.group_kind()) {
             hand_over(&["spec"]);
         }
         sent
     }
+}
+
+/// A node selector is one value to server-side apply: where Git has one it is sent with the engine's label as the live
+/// object has it, else a DaemonSet at rest would be scaled up.
+fn keep_scale_to_zero(sent: &mut Value, live: Option<&Object>) {
+    const LABEL: &str = "flagger.app/scale-to-zero";
+    let selector = sent.pointer_mut("/spec/template/spec/nodeSelector").and_then(Value::as_object_mut);
+    let Some(selector) = selector else { return };
+    let present = live.and_then(|live| live.at("/spec/template/spec/nodeSelector")?.get(LABEL));
+    match present {
+        Some(value) => selector.insert(LABEL.to_owned(), value.clone()),
+        None => selector.remove(LABEL),
+    };
 }
 
 fn name(kind: &str, namespace: &str, name: &str) -> Name {

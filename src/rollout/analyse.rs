@@ -206,11 +206,11 @@ fn primary_is_ready(tick: &mut Tick) -> bool {
     match tick.primary_readiness(primary) {
         Readiness::Ready => true,
         Readiness::Waiting(error) => {
-            tick.warn(format!("{} not ready: {error}", tick.primary()));
+            tick.warn(tick.primary_not_ready(&error));
             false
         }
         Readiness::Exceeded(error) => {
-            let error = format!("{} not ready: {error}", tick.primary());
+            let error = tick.primary_not_ready(&error);
             tick.warn(error.clone());
             rollback::fail(tick, Failure::unready(Cause::PrimaryNotReady, &error));
             false
@@ -264,7 +264,7 @@ fn canary_is_ready(tick: &mut Tick) -> bool {
     match tick.canary_readiness(target) {
         Readiness::Ready => true,
         Readiness::Waiting(error) => {
-            let message = format!("canary deployment {} not ready: {error}", tick.target());
+            let message = tick.canary_not_ready(&error, true);
             if target.replicas == 0 {
                 // its size is ours; whoever scaled it to zero does not get it promoted.
                 if !tick.hold(message) {
@@ -278,7 +278,7 @@ fn canary_is_ready(tick: &mut Tick) -> bool {
             false
         }
         Readiness::Exceeded(error) => {
-            let error = format!("canary deployment {} not ready: {error}", tick.target());
+            let error = tick.canary_not_ready(&error, false);
             tick.warn(error.clone());
             rollback::fail(tick, Failure::unready(Cause::CanaryNotReady, &error));
             false

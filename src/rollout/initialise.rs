@@ -1,8 +1,9 @@
 //! The beginning and the end of a Canary: making the primary, giving everything back.
 
 use super::decision::{Action, Level, Outcome, Severity};
-use super::observation::{Question, Read};
+use super::observation::{Question, Read, Workload};
 use super::readiness::Readiness;
+use super::target::TargetKind;
 use super::tick::{Ask, Tick, Told, same};
 use crate::api::Phase;
 
@@ -47,8 +48,7 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
     let primary = match &tick.seen.primary {
         Read::Present(primary) => primary,
         Read::Absent => {
-            tick.actions.push(Action::CreatePrimary);
-            tick.note = "creating the primary".to_owned();
+            create_primary(tick, target, &version);
             return Ok(());
         }
         Read::Failed(error) => {
@@ -61,16 +61,33 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
             initialised(tick, &primary.version.clone().unwrap_or(version));
         }
         Readiness::Ready => tick.note = "the primary has no ready copy yet".to_owned(),
-        Readiness::Waiting(error) => tick.warn(format!("{} not ready: {error}", tick.primary())),
+        Readiness::Waiting(error) => tick.warn(tick.primary_not_ready(&error)),
         Readiness::Exceeded(error) => {
             // Nothing was ever live here: a corrected target replaces the primary that does not start.
-            tick.warn(format!("{} not ready: {error}", tick.primary()));
+            tick.warn(tick.primary_not_ready(&error));
             if primary.version.as_ref().is_some_and(|carried| !same(carried, &version)) {
                 tick.actions.push(Action::Promote(version));
             }
         }
     }
     Ok(())
+}
+
+/// Makes the primary. One that has nothing to start is there at once: a copy of a Service, the present revision of a
+/// Knative Service, which must be ready, because it gets all traffic.
+fn create_primary(tick: &mut Tick, target: &Workload, version: &super::observation::Version) {
+    match (tick.target_kind, tick.canary_readiness(target)) {
+        (TargetKind::Knative, Readiness::Waiting(error) | Readiness::Exceeded(error)) => {
+            tick.warn(tick.canary_not_ready(&error, true));
+        }
+        (kind, _) => {
+            tick.actions.push(Action::CreatePrimary);
+            tick.note = "creating the primary".to_owned();
+            if !kind.has_template() {
+                initialised(tick, version);
+            }
+        }
+    }
 }
 
 /// The primary serves `version`. A target that has changed meanwhile is then released as a canary.
@@ -135,7 +152,7 @@ pub(super) fn terminate(tick: &mut Tick) {
                 Readiness::Ready => true,
                 Readiness::Exceeded(_) => true,
                 Readiness::Waiting(error) => {
-                    tick.note = format!("canary deployment {} not ready: {error}", tick.target());
+                    tick.note = tick.canary_not_ready(&error, true);
                     tick.hold_expired()
                 }
             }

@@ -44,6 +44,12 @@ pub struct RunMemory {
     /// Since when no side has served, while the primary carries the promoted release already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dark_since: Option<Timestamp>,
+    /// Since when a target that does not say so itself (a DaemonSet, a revision) has not been ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_unready: Option<Timestamp>,
+    /// The same of its primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary_unready: Option<Timestamp>,
     /// What people were told last about a state that lasts, so that it is said once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,

@@ -33,6 +33,7 @@ mod rest;
 mod rollback;
 mod status;
 mod strategy;
+pub mod target;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -49,4 +50,5 @@ pub use observation::{
     RouteState, Settings, Version, Workload, interval,
 };
 pub use strategy::unsupported;
+pub use target::TargetKind;
 pub use tick::same;

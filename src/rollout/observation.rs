@@ -81,6 +81,8 @@ pub struct Workload {
     pub available: i64,
     /// `status.conditions`.
     pub conditions: Vec<Condition>,
+    /// Name of the revision that this is, of a Knative Service.
+    pub revision: String,
 }
 
 /// Settings of the daemon that matter here.

@@ -157,17 +157,17 @@ fn ready_primary<'a>(tick: &mut Tick<'a>) -> Option<&'a Workload> {
     match tick.primary_readiness(primary) {
         Readiness::Ready => {}
         Readiness::Waiting(error) if dark => {
-            let error = format!("{} not ready: {error}, and no copy of {} serves", tick.primary(), tick.target());
+            let error = tick.primary_not_ready(&format!("{error}, and no copy of {} serves", tick.target()));
             tick.warn(error.clone());
             rollback::promotion_failed(tick, &error);
             return None;
         }
         Readiness::Waiting(error) => {
-            tick.warn(format!("{} not ready: {error}", tick.primary()));
+            tick.warn(tick.primary_not_ready(&error));
             return None;
         }
         Readiness::Exceeded(error) => {
-            let error = format!("{} not ready: {error}", tick.primary());
+            let error = tick.primary_not_ready(&error);
             tick.warn(error.clone());
             rollback::promotion_failed(tick, &error);
             return None;
@@ -227,12 +227,12 @@ fn canary_is_ready(tick: &mut Tick) -> bool {
         // Somebody scaled it to zero, and nothing is sent there: there is nothing to wait for.
         Readiness::Waiting(_) if target.replicas == 0 && tick.live().present().is_some_and(|w| w.canary == 0) => true,
         Readiness::Waiting(error) => {
-            tick.warn(format!("canary deployment {} not ready: {error}", tick.target()));
+            tick.warn(tick.canary_not_ready(&error, true));
             rollback::leave_dead_canary(tick);
             false
         }
         Readiness::Exceeded(error) => {
-            let error = format!("canary deployment {} not ready: {error}", tick.target());
+            let error = tick.canary_not_ready(&error, false);
             tick.warn(error.clone());
             rollback::fail(tick, Failure::unready(Cause::CanaryNotReady, &error));
             false

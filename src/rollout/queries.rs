@@ -173,6 +173,7 @@ pub fn builtin(provider: &str, source: Source, model: &Model) -> Option<String> 
         Source::Duration => queries.duration,
         Source::Inline | Source::Template | Source::Unusable => return None,
     };
+    let text = if model.daemon_set { about_daemon_set(&text) } else { text };
     let words = |text: &str| text.replace(|c: char| !(c.is_ascii_alphanumeric() || c == '_'), "_");
     let model = match observer(provider) {
         "skipper" => Model {
@@ -184,6 +185,13 @@ pub fn builtin(provider: &str, source: Source, model: &Model) -> Option<String> 
         _ => model.clone(),
     };
     template::render(&text, &model).ok()
+}
+
+/// S-4: the pods of a DaemonSet have one random part in their name, not two. Flagger's pattern fits those of the primary
+/// instead, and so judges a canary by what users already have.
+fn about_daemon_set(text: &str) -> String {
+    let text = text.replace("-[0-9a-zA-Z]+(-[0-9a-zA-Z]+)", "-[0-9a-zA-Z]+");
+    text.replace(r#"destination_kind="Deployment""#, r#"destination_kind="DaemonSet""#)
 }
 
 /// Milliseconds from the raw value of a provider's duration query, cut to a whole number as Flagger does.
@@ -220,6 +228,16 @@ mod tests {
             interval: interval.into(),
             ..Model::default()
         }
+    }
+
+    #[test]
+    fn s4_a_daemon_set_is_judged_by_its_own_pods() {
+        let model = Model { daemon_set: true, ..model("ns", "1m") };
+        let query = builtin("kubernetes", Source::SuccessRate, &model).unwrap();
+        assert!(query.contains(r#"kubernetes_pod_name=~"podinfo-[0-9a-zA-Z]+""#), "{query}");
+        assert!(!query.contains("(-"), "{query}");
+        let query = builtin("osm", Source::Duration, &model).unwrap();
+        assert!(query.contains(r#"destination_kind="DaemonSet""#), "{query}");
     }
 
     /// Provider, success rate over 1m, duration over 30s: as Flagger was recorded to send them from namespace `ns`.

@@ -1,4 +1,5 @@
-//! Whether a workload is ready. Source: Flagger `pkg/canary/deployment_ready.go`; texts are Flagger's.
+//! Whether a workload is ready. Source: Flagger `pkg/canary/{deployment,daemonset}_ready.go`, `knative_controller.go`; texts
+//! are Flagger's.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -72,6 +73,48 @@ fn overdue(available: &Condition, rules: Rules) -> bool {
         && available.last_update.is_some_and(|since| rules.now.duration_since(since) > deadline)
 }
 
+/// Readiness of a DaemonSet, which has no conditions: `since` is when it was first seen not to be ready. One that
+/// has no pods is not ready, whatever the nodes are.
+pub fn daemonset(workload: &Workload, rules: Rules, since: Option<Timestamp>) -> Readiness {
+    let waiting = |detail: String| Readiness::Waiting(format!("waiting for rollout to finish: {detail}"));
+    if workload.generation > workload.observed_generation {
+        return waiting("observed daemonset generation less than desired generation".to_owned());
+    }
+    let required = workload.replicas.saturating_mul(rules.threshold) / 100;
+    let detail = if workload.updated < workload.replicas {
+        format!("{} out of {} new pods have been updated", workload.updated, workload.replicas)
+    } else if workload.available < required {
+        let (available, wanted) = (workload.available, workload.replicas);
+        format!("{available} of {wanted} (readyThreshold {}%) updated pods are available", rules.threshold)
+    } else if workload.available < 1 {
+        "0 pods are available".to_owned()
+    } else {
+        return Readiness::Ready;
+    };
+    if has_passed(since, rules) {
+        return Readiness::Exceeded(format!("exceeded its progressDeadlineSeconds: {}", rules.deadline_seconds));
+    }
+    waiting(detail)
+}
+
+/// Readiness of a revision of a Knative Service. Flagger waits for ever for one that does not come up.
+pub fn revision(workload: &Workload, rules: Rules, since: Option<Timestamp>) -> Readiness {
+    if workload.available >= 1 {
+        return Readiness::Ready;
+    }
+    let name = if workload.revision.is_empty() { rules.name } else { &workload.revision };
+    if has_passed(since, rules) {
+        let seconds = rules.deadline_seconds;
+        return Readiness::Exceeded(format!("Knative Revision {name} exceeded its progressDeadlineSeconds: {seconds}"));
+    }
+    Readiness::Waiting(format!("Knative Revision {name} is not ready"))
+}
+
+fn has_passed(since: Option<Timestamp>, rules: Rules) -> bool {
+    let deadline = SignedDuration::from_secs(rules.deadline_seconds);
+    since.is_some_and(|since| rules.now.duration_since(since) > deadline)
+}
+
 /// Whether a workload can take traffic now, ready or not: it has a ready copy.
 pub fn serves(workload: &Workload) -> bool {
     workload.available >= 1
@@ -138,6 +181,57 @@ mod tests {
         let rules = Rules { name: "x", threshold: 50, deadline_seconds: 60, zero_is_ready: false, now: at(0) };
         assert_eq!(deployment(&workload(4, 4, 4, 2), rules), Readiness::Ready);
         assert!(matches!(deployment(&workload(4, 4, 4, 1), rules), Readiness::Waiting(_)));
+    }
+
+    #[test]
+    fn a_daemon_set_is_ready_when_its_pods_are_and_has_a_deadline_of_its_own() {
+        let waiting = |text: &str| Readiness::Waiting(format!("waiting for rollout to finish: {text}"));
+        let check = |workload: &Workload, threshold, since: Option<i64>, now: i64| {
+            let rules = Rules { name: "podinfo", threshold, deadline_seconds: 60, zero_is_ready: false, now: at(now) };
+            daemonset(workload, rules, since.map(at))
+        };
+        for (given, threshold, since, now, want) in [
+            (workload(3, 3, 3, 3), 100, None, 0, Readiness::Ready),
+            (workload(3, 3, 3, 2), 50, None, 0, Readiness::Ready),
+            (workload(3, 3, 2, 2), 100, None, 0, waiting("2 out of 3 new pods have been updated")),
+            (
+                workload(3, 3, 3, 2),
+                100,
+                Some(0),
+                60,
+                waiting("2 of 3 (readyThreshold 100%) updated pods are available"),
+            ),
+            (
+                workload(3, 3, 3, 2),
+                100,
+                Some(0),
+                61,
+                Readiness::Exceeded("exceeded its progressDeadlineSeconds: 60".into()),
+            ),
+            (workload(0, 0, 0, 0), 100, None, 0, waiting("0 pods are available")),
+            (
+                Workload { generation: 3, ..workload(1, 1, 1, 1) },
+                100,
+                None,
+                0,
+                waiting("observed daemonset generation less than desired generation"),
+            ),
+        ] {
+            assert_eq!(check(&given, threshold, since, now), want, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_revision_is_waited_for_until_the_deadline() {
+        let rules =
+            |now| Rules { name: "podinfo", threshold: 100, deadline_seconds: 60, zero_is_ready: false, now: at(now) };
+        let revision = |available, now| {
+            let workload = Workload { revision: "podinfo-2".into(), ..workload(1, 1, 1, available) };
+            super::revision(&workload, rules(now), Some(at(0)))
+        };
+        assert_eq!(revision(1, 90), Readiness::Ready);
+        assert_eq!(revision(0, 60), Readiness::Waiting("Knative Revision podinfo-2 is not ready".into()));
+        assert!(matches!(revision(0, 61), Readiness::Exceeded(_)));
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn not_now(tick: &Tick) -> Option<String> {
         Read::Present(primary) if !tick.canary.spec.skip_analysis => match tick.primary_readiness(primary) {
             Readiness::Ready => {}
             Readiness::Waiting(error) | Readiness::Exceeded(error) => {
-                return Some(format!("{} not ready: {error}", tick.primary()));
+                return Some(tick.primary_not_ready(&error));
             }
         },
         Read::Present(_) => {}

@@ -154,7 +154,7 @@ pub(super) fn restoring(tick: &mut Tick) {
     hold_traffic(tick, on_canary);
     match ready {
         Some(Readiness::Waiting(error) | Readiness::Exceeded(error)) => {
-            tick.warn_once(format!("{} not ready: {error}", tick.primary()));
+            tick.warn_once(tick.primary_not_ready(&error));
         }
         _ => tick.again = true,
     }

@@ -1,6 +1,6 @@
 //! One tick in the making: what was seen, and what has been decided so far.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::decision::{
     Action, AlertText, Decision, Level, MetricRecord, Notice, Outcome, Severity, Step, TickRecord, Verdict,
@@ -8,6 +8,7 @@ use super::decision::{
 use super::memory::RunMemory;
 use super::observation::{self, HookAnswer, Observation, Question, Read, Version, Workload};
 use super::readiness::{self, Readiness, Rules};
+use super::target::TargetKind;
 use super::{status, strategy};
 use crate::api::canary::CanaryView;
 use crate::api::{Analysis, CanaryStatus, Phase};
@@ -40,6 +41,8 @@ pub(super) struct Tick<'a> {
     pub(super) seen: &'a Observation,
     pub(super) analysis: Analysis,
     pub(super) provider: &'a str,
+    /// Kind of the target; one that is not supported is refused before it matters.
+    pub(super) target_kind: TargetKind,
     pub(super) status: CanaryStatus,
     pub(super) run: RunMemory,
     pub(super) actions: Vec<Action>,
@@ -60,12 +63,13 @@ pub(super) struct Tick<'a> {
 
 impl<'a> Tick<'a> {
     pub(super) fn new(canary: &'a CanaryView, seen: &'a Observation) -> Self {
-        Self {
+        let mut tick = Self {
             canary,
             seen,
             // one place decides which analysis is meant, and that none is an empty one.
             analysis: canary.spec.analysis().cloned().unwrap_or_default(),
             provider: canary.spec.provider.as_deref().filter(|p| !p.is_empty()).unwrap_or(&seen.settings.provider),
+            target_kind: TargetKind::of(&canary.spec.target_ref).unwrap_or(TargetKind::Deployment),
             status: canary.status.clone(),
             run: seen.run.clone(),
             actions: Vec::new(),
@@ -79,7 +83,9 @@ impl<'a> Tick<'a> {
             again: false,
             checked: false,
             lasting: false,
-        }
+        };
+        tick.note_unready();
+        tick
     }
 
     /// `NAME.NS` of the canary.
@@ -105,7 +111,13 @@ impl<'a> Tick<'a> {
     /// What Flagger says about a target that is not there.
     pub(super) fn target_missing(&self) -> String {
         let name = &self.canary.spec.target_ref.name;
-        format!("deployment {} get query error: deployments.apps {name:?} not found", self.target())
+        let (kind, resource) = match self.target_kind {
+            TargetKind::Deployment => ("deployment", "deployments.apps"),
+            TargetKind::DaemonSet => ("daemonset", "daemonsets.apps"),
+            TargetKind::Service => ("service", "services"),
+            TargetKind::Knative => ("Knative Service", "services.serving.knative.dev"),
+        };
+        format!("{kind} {} get query error: {resource} {name:?} not found", self.target())
     }
 
     /// Failed checks before rollback.
@@ -250,18 +262,75 @@ impl<'a> Tick<'a> {
     pub(super) fn primary_readiness(&self, primary: &Workload) -> Readiness {
         let name = self.canary.spec.primary_workload();
         let keda = self.canary.spec.autoscaler_ref.as_ref().is_some_and(|scaler| scaler.kind == "ScaledObject");
-        self.readiness(primary, &name, self.analysis.primary_ready_threshold, keda)
+        self.readiness(primary, &name, self.analysis.primary_ready_threshold, keda, self.run.primary_unready)
     }
 
     pub(super) fn canary_readiness(&self, target: &Workload) -> Readiness {
         let name = &self.canary.spec.target_ref.name;
-        self.readiness(target, name, self.analysis.canary_ready_threshold, false)
+        self.readiness(target, name, self.analysis.canary_ready_threshold, false, self.run.canary_unready)
     }
 
-    fn readiness(&self, workload: &Workload, name: &str, threshold: Option<i64>, zero_is_ready: bool) -> Readiness {
+    fn readiness(
+        &self,
+        workload: &Workload,
+        name: &str,
+        threshold: Option<i64>,
+        zero_is_ready: bool,
+        since: Option<Timestamp>,
+    ) -> Readiness {
         let threshold = threshold.unwrap_or(100);
         let deadline_seconds = self.deadline_seconds();
-        readiness::deployment(workload, Rules { name, threshold, deadline_seconds, zero_is_ready, now: self.seen.now })
+        let rules = Rules { name, threshold, deadline_seconds, zero_is_ready, now: self.seen.now };
+        match self.target_kind {
+            TargetKind::Deployment => readiness::deployment(workload, rules),
+            TargetKind::DaemonSet => readiness::daemonset(workload, rules, since),
+            TargetKind::Service => Readiness::Ready,
+            TargetKind::Knative => readiness::revision(workload, rules, since),
+        }
+    }
+
+    /// Notes since when a target or primary is not ready, where nothing else says so. Q-34: Flagger counts from the last
+    /// write of the status, which a step and a failed check move.
+    fn note_unready(&mut self) {
+        let (canary, primary) = (self.run.canary_unready.take(), self.run.primary_unready.take());
+        let phase = self.status.phase;
+        if !matches!(self.target_kind, TargetKind::DaemonSet | TargetKind::Knative) || self.canary.spec.suspend {
+            return;
+        }
+        let runs = phase.is_active() && phase != Phase::Waiting;
+        let now = self.seen.now;
+        let waits = |readiness: Readiness| readiness != Readiness::Ready;
+        if let Read::Present(target) = &self.seen.target
+            && runs
+            && waits(self.canary_readiness(target))
+        {
+            self.run.canary_unready = Some(canary.unwrap_or(now));
+        }
+        if let Read::Present(primary_seen) = &self.seen.primary
+            && (runs || self.run.restoring || matches!(phase, Phase::Unset | Phase::Initializing))
+            && waits(self.primary_readiness(primary_seen))
+        {
+            self.run.primary_unready = Some(primary.unwrap_or(now));
+        }
+    }
+
+    /// What is said of a primary that is not ready.
+    pub(super) fn primary_not_ready(&self, error: &str) -> String {
+        match self.target_kind {
+            TargetKind::DaemonSet => format!("primary daemonset {} not ready: {error}", self.primary()),
+            TargetKind::Deployment | TargetKind::Service => format!("{} not ready: {error}", self.primary()),
+            TargetKind::Knative => format!("primary of {} not ready: {error}", self.target()),
+        }
+    }
+
+    /// What is said of a canary that is not ready, and may yet become so (`retryable`). The words are Flagger's.
+    pub(super) fn canary_not_ready(&self, error: &str, retryable: bool) -> String {
+        let target = self.target();
+        match self.target_kind {
+            TargetKind::DaemonSet => format!("canary damonset {target} not ready with retryable {retryable}: {error}"),
+            TargetKind::Deployment | TargetKind::Service => format!("canary deployment {target} not ready: {error}"),
+            TargetKind::Knative => format!("canary of {target} not ready: {error}"),
+        }
     }
 
     /// Whether the primary can take traffic now.

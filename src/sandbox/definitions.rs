@@ -1,8 +1,8 @@
-//! Definitions of route objects that clusters have from their ingress controllers.
+//! Definitions of route objects, autoscalers and workloads that clusters have from other controllers.
 
 use serde_json::{Value, json};
 
-/// CustomResourceDefinitions for the route kinds that the traffic model follows. They have the right names, columns and
+/// CustomResourceDefinitions for the kinds that canaries refer to or make. They have the right names, columns and
 /// status subresource, and no schema: what the real ones would refuse is not seen here.
 pub fn definitions() -> Vec<Value> {
     let gateway =
@@ -19,6 +19,27 @@ pub fn definitions() -> Vec<Value> {
                 ("Status Description", ".status.description"),
             ],
         ),
+        definition(
+            "keda.sh",
+            &["v1alpha1"],
+            "ScaledObject",
+            "scaledobjects",
+            &[
+                ("ScaleTargetName", ".spec.scaleTargetRef.name"),
+                ("Paused", ".metadata.annotations.autoscaling\\.keda\\.sh/paused-replicas"),
+            ],
+        ),
+        definition(
+            "serving.knative.dev",
+            &["v1"],
+            "Service",
+            "services",
+            &[
+                ("LatestCreated", ".status.latestCreatedRevisionName"),
+                ("LatestReady", ".status.latestReadyRevisionName"),
+            ],
+        ),
+        definition("serving.knative.dev", &["v1"], "Revision", "revisions", &[("Config Name", ".metadata.labels.app")]),
         gateway("Gateway", "gateways", &[("Class", ".spec.gatewayClassName")]),
         gateway("HTTPRoute", "httproutes", &[("Hostnames", ".spec.hostnames")]),
     ]

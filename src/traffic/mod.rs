@@ -6,6 +6,7 @@
 mod conformance;
 pub mod contour;
 pub mod gatewayapi;
+pub mod knative;
 pub mod kubernetes;
 pub mod routed;
 pub mod skipper;
@@ -53,6 +54,12 @@ const PROVIDERS: &[Provider] = &[
         router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1)),
         unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
         refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
+    },
+    Provider {
+        name: "knative",
+        router: |cluster, _| Arc::new(knative::Knative::new(cluster)),
+        unsupported_fields: knative::unsupported_fields,
+        refused: |_| None,
     },
     Provider {
         name: "kubernetes",
@@ -160,7 +167,7 @@ mod tests {
         for name in PROVIDERS.iter().map(|provider| provider.name).chain(["gatewayapi:v1alpha2"]) {
             assert_eq!(router(name), None);
         }
-        let there_is = "supported are: contour, gatewayapi:v1, gatewayapi:v1beta1, kubernetes, skipper";
+        let there_is = "supported are: contour, gatewayapi:v1, gatewayapi:v1beta1, knative, kubernetes, skipper";
         assert_eq!(router("istio"), Some(format!("provider `istio` is not implemented yet; {there_is}")));
         // Flagger takes it for Istio.
         assert_eq!(router("gatewayapi"), Some(format!("provider `gatewayapi` is unknown; {there_is}")));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::log::Log;
 
 /// What is watched: API version, plural and kind.
-const WATCHED: [(&str, &str, &str); 9] = [
+const WATCHED: [(&str, &str, &str); 11] = [
     ("v1", "services", "Service"),
     ("v1", "configmaps", "ConfigMap"),
     ("v1", "secrets", "Secret"),
@@ -19,11 +19,17 @@ const WATCHED: [(&str, &str, &str); 9] = [
     ("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
     ("flagger.app/v1beta1", "canaries", "Canary"),
     ("projectcontour.io/v1", "httpproxies", "HTTPProxy"),
+    ("keda.sh/v1alpha1", "scaledobjects", "ScaledObject"),
+    ("serving.knative.dev/v1", "services", "Service"),
 ];
 
 /// What is written besides.
-const WRITTEN: [(&str, &str); 3] =
-    [("MetricTemplate", "metrictemplates"), ("AlertProvider", "alertproviders"), ("Namespace", "namespaces")];
+const WRITTEN: [(&str, &str); 4] = [
+    ("MetricTemplate", "metrictemplates"),
+    ("AlertProvider", "alertproviders"),
+    ("Namespace", "namespaces"),
+    ("Revision", "revisions"),
+];
 
 /// Manager under which inputs and steps are written.
 const MANAGER: &str = "fieldManager=input";

@@ -89,6 +89,7 @@ scenarios! {
     contour_failed_then_reverted
     contour_hpa
     contour_inline_query
+    contour_keda
     contour_metric_template
     contour_metric_template_basic_auth
     contour_metric_template_missing
@@ -159,7 +160,11 @@ scenarios! {
     flags_cross_namespace
     flags_own_event_webhook
     kubernetes_blue_green_succeeds
+    knative_canary_succeeds
     kubernetes_confirm_promotion
+    kubernetes_daemonset_fails
+    kubernetes_daemonset_reverted
+    kubernetes_daemonset_succeeds
     kubernetes_match_warns
     kubernetes_no_iterations
     kubernetes_primary_never_ready

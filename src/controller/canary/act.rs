@@ -1,5 +1,8 @@
 //! Act: obeys the actions of a decision. Every action may run twice; one that finds its work done writes nothing.
 
+mod knative;
+mod scaling;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -7,13 +10,13 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::observe::{Scene, VERSION_ANNOTATION, primary_key, target_key};
+use super::observe::{Scene, VERSION_ANNOTATION, primary_key, recorded_version, target_key};
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object, ObjectKey};
 use crate::ports::{ClusterError, RouteError};
-use crate::rollout::objects::{ObjectOptions, configs, deployment, hpa, services};
-use crate::rollout::{Action, Decision, Observation, Version, same};
+use crate::rollout::objects::{ObjectOptions, configs, daemonset, deployment, service, services};
+use crate::rollout::{Action, Decision, Observation, TargetKind, Version, same};
 
 /// Flagger's finalizer.
 pub(crate) const FINALIZER: &str = "finalizer.flagger.app";
@@ -41,17 +44,16 @@ pub(super) async fn act(
         Action::AddFinalizer => actor.finalizer(true).await,
         Action::RemoveFinalizer => actor.finalizer(false).await,
         Action::CreatePrimary => actor.create_primary().await,
-        Action::EnsureServices => {
-            actor.service(services::Role::Canary).await?;
-            actor.service(services::Role::Primary).await
-        }
+        Action::EnsureServices => actor.services().await,
+        // The target itself is what users address.
+        Action::EnsureApex if !actor.kind()?.has_template() => Ok(()),
         Action::EnsureApex => actor.service(services::Role::Apex).await,
         // Where the weights follow in this tick, the route is corrected as it stands: its cookies change with them.
         Action::EnsureRoute if sets_weights(decision) => Ok(actor.router()?.reconcile(actor.canary).await?),
         Action::EnsureRoute => Ok(actor.router()?.reconcile(&next(actor.canary, decision)).await?),
         Action::SetWeights(weights) => Ok(actor.router()?.set(&next(actor.canary, decision), *weights).await?),
         Action::ScaleTargetUp => actor.scale_up().await,
-        Action::ScaleTargetDown => actor.scale(0).await,
+        Action::ScaleTargetDown => actor.scale_down().await,
         Action::Promote(version) => actor.promote(version).await,
         Action::RestorePrimary(version) => actor.restore(version).await,
         Action::FinalizeTarget => actor.finalize_target().await,
@@ -90,6 +92,10 @@ impl Actor<'_> {
             return Ok(live);
         }
         self.context.ports.cluster.apply(wanted, FieldManager::Engine).await
+    }
+
+    fn kind(&self) -> Result<TargetKind, ActError> {
+        TargetKind::of(&self.canary.spec.target_ref).map_err(ActError::Impossible)
     }
 
     fn options(&self) -> &ObjectOptions {
@@ -144,7 +150,24 @@ impl Actor<'_> {
         Ok(())
     }
 
+    async fn services(&self) -> Result<(), ActError> {
+        match self.kind()? {
+            TargetKind::Deployment | TargetKind::DaemonSet => {
+                self.service(services::Role::Canary).await?;
+                self.service(services::Role::Primary).await
+            }
+            TargetKind::Service => {
+                self.ensure(&service::canary_copy(self.canary, self.target()?)).await?;
+                Ok(())
+            }
+            TargetKind::Knative => Ok(()),
+        }
+    }
+
     async fn create_primary(&self) -> Result<(), ActError> {
+        if self.kind()? == TargetKind::Knative {
+            return self.create_knative().await;
+        }
         if self.scene.primary.is_none() {
             let version = self.target_version()?;
             self.write_configs().await?;
@@ -154,16 +177,16 @@ impl Actor<'_> {
     }
 
     fn target_version(&self) -> Result<Version, ActError> {
-        let target = self.target()?;
-        let template = target.at("/spec/template").unwrap_or(&Value::Null);
-        let configs = self.context.settings.config_tracking.then(|| {
+        let kind = self.kind()?;
+        let content = kind.content(self.target()?).unwrap_or_default();
+        let configs = (self.context.settings.config_tracking && kind.has_template()).then(|| {
             self.scene
                 .configs
                 .iter()
                 .map(|(reference, object)| (reference.status_key(), configs::checksum(object)))
                 .collect()
         });
-        Ok(Version { digest: crate::domain::Digest::of(template).0, configs })
+        Ok(Version { digest: crate::domain::Digest::of(&content).0, configs })
     }
 
     async fn write_configs(&self) -> Result<(), ActError> {
@@ -172,12 +195,25 @@ impl Actor<'_> {
             key.name = format!("{}-primary", key.name);
             let live = self.get(&key).await?;
             let wanted = configs::primary_config(self.canary, config, live.as_deref(), self.options());
+            if live.is_some_and(|live| configs::must_be_replaced(&live, &wanted)) {
+                self.context.ports.cluster.delete(&key, None).await?;
+            }
             self.ensure(&wanted).await?;
         }
         Ok(())
     }
 
     async fn write_primary(&self, live: Option<&Object>, version: &Version) -> Result<(), ActError> {
+        let mut primary = match self.kind()? {
+            TargetKind::Service => service::primary(self.canary, self.target()?, live, self.options()),
+            kind => self.primary_workload(kind, live)?,
+        };
+        record_version(&mut primary, version);
+        self.context.ports.cluster.apply(&primary, FieldManager::Engine).await?;
+        Ok(())
+    }
+
+    fn primary_workload(&self, kind: TargetKind, live: Option<&Object>) -> Result<Object, ActError> {
         let configs: BTreeSet<_> =
             self.scene.configs.iter().map(|(reference, _)| (reference.kind, reference.name.clone())).collect();
         let flagger_id = uuid::Uuid::new_v4().to_string();
@@ -189,61 +225,10 @@ impl Actor<'_> {
             configs: &configs,
             flagger_id: &flagger_id,
         };
-        let mut primary = deployment::primary(&input, self.options());
-        record_version(&mut primary, version);
-        self.context.ports.cluster.apply(&primary, FieldManager::Engine).await?;
-        Ok(())
-    }
-
-    async fn write_autoscaler(&self) -> Result<(), ActError> {
-        let Some(reference) = &self.canary.spec.autoscaler_ref else { return Ok(()) };
-        if reference.kind != "HorizontalPodAutoscaler" {
-            return Err(ActError::Impossible(format!("autoscaler kind {} is not supported yet", reference.kind)));
-        }
-        let key = ObjectKey::namespaced(
-            "autoscaling/v2",
-            "HorizontalPodAutoscaler",
-            &self.canary.key.namespace,
-            &reference.name,
-        );
-        let hpa = self.get(&key).await?.ok_or(ClusterError::NotFound(key))?;
-        self.ensure(&hpa::primary_hpa(self.canary, &hpa)).await?;
-        Ok(())
-    }
-
-    async fn scale_up(&self) -> Result<(), ActError> {
-        let target = self.target()?;
-        if target.int("/spec/replicas").unwrap_or(1) > 0 {
-            return Ok(());
-        }
-        let autoscaler = match &self.canary.spec.autoscaler_ref {
-            Some(reference) => {
-                let namespace = &self.canary.key.namespace;
-                self.get(&ObjectKey::namespaced(&reference.api_version, &reference.kind, namespace, &reference.name))
-                    .await?
-            }
-            None => None,
-        };
-        let replicas = deployment::scale_up_replicas(target, self.scene.primary.as_deref(), autoscaler.as_deref());
-        self.scale(replicas).await
-    }
-
-    async fn scale(&self, replicas: i64) -> Result<(), ActError> {
-        let key = target_key(self.canary);
-        let Some(live) = self.get(&key).await? else {
-            return if replicas == 0 { Ok(()) } else { Err(ClusterError::NotFound(key).into()) };
-        };
-        if live.int("/spec/replicas").unwrap_or(1) == replicas {
-            return Ok(());
-        }
-        let scaled = Object(json!({
-            "apiVersion": key.gvk.api_version(),
-            "kind": key.gvk.kind,
-            "metadata": {"name": key.name, "namespace": key.namespace},
-            "spec": {"replicas": replicas},
-        }));
-        self.context.ports.cluster.apply(&scaled, FieldManager::Engine).await?;
-        Ok(())
+        Ok(match kind {
+            TargetKind::DaemonSet => daemonset::primary(&input, self.options()),
+            _ => deployment::primary(&input, self.options()),
+        })
     }
 
     async fn promote(&self, version: &Version) -> Result<(), ActError> {
@@ -251,6 +236,9 @@ impl Actor<'_> {
         if !same(&now, version) {
             // The target changed while hooks and metrics ran: what was analysed is not what would be copied.
             return Err(ActError::Impossible(format!("{} changed since it was analysed", target_key(self.canary))));
+        }
+        if self.kind()? == TargetKind::Knative {
+            return self.promote_knative(version).await;
         }
         let primary = self.scene.primary.as_deref().ok_or_else(|| ClusterError::NotFound(primary_key(self.canary)))?;
         if recorded_version(primary).as_ref() == Some(version) {
@@ -289,6 +277,9 @@ impl Actor<'_> {
     }
 
     async fn restore(&self, version: &Version) -> Result<(), ActError> {
+        if self.kind()? == TargetKind::Knative {
+            return self.restore_knative(version).await;
+        }
         let live = self.scene.primary.as_deref();
         if live.and_then(recorded_version).is_some_and(|carried| same(&carried, version)) {
             return Ok(());
@@ -310,16 +301,6 @@ impl Actor<'_> {
             self.ensure(&object).await?;
         }
         Ok(())
-    }
-
-    async fn finalize_target(&self) -> Result<(), ActError> {
-        if self.scene.target.is_none() {
-            return Ok(());
-        }
-        match self.scene.primary.as_deref().and_then(|primary| primary.int("/spec/replicas")) {
-            Some(replicas) if replicas > 0 => self.scale(replicas).await,
-            _ => self.scale_up().await,
-        }
     }
 
     async fn finalize_services(&self) -> Result<(), ActError> {
@@ -383,10 +364,6 @@ pub(super) fn kept_version(canary: &CanaryView, kept: &[Object]) -> Option<Versi
     kept.iter().find(|object| object.key() == primary_key(canary)).and_then(recorded_version)
 }
 
-fn recorded_version(primary: &Object) -> Option<Version> {
-    serde_json::from_str(primary.annotation(VERSION_ANNOTATION)?).ok()
-}
-
 fn record_version(primary: &mut Object, version: &Version) {
     if let Ok(text) = serde_json::to_string(version) {
         primary.0["metadata"]["annotations"][VERSION_ANNOTATION] = Value::String(text);
@@ -404,7 +381,12 @@ fn clean(object: &Object) -> Object {
             .retain(|key, _| ["name", "namespace", "labels", "annotations", "ownerReferences"].contains(&key.as_str()));
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.remove("deployment.kubernetes.io/revision");
+            annotations.remove("deprecated.daemonset.template.generation");
         }
+    }
+    if object.str("/kind") == "Service" {
+        // One that is made again gets an address of its own.
+        copy["spec"] = service::content(object);
     }
     Object(copy)
 }

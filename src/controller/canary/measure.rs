@@ -8,7 +8,7 @@ use futures::future::join_all;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, workloads};
 use crate::api::canary::{CanaryView, Metric, Webhook};
 use crate::api::{MetricTemplateSpec, Phase};
 use crate::domain::{Object, ObjectKey, parse_duration, sha256_hex};
@@ -119,8 +119,14 @@ fn reading(reading: ports::Reading) -> Reading {
 async fn query(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check) -> Result<MetricQuery, Reading> {
     let server = context.metrics_server(canary);
     let window = if check.source == Source::Template { "" } else { "1m" };
-    let model = Model::new(canary, metric, window);
+    let mut model = Model::new(canary, metric, window);
     let provider = context.provider(canary);
+    if provider == "knative" {
+        let revision = workloads::latest_revision(context, canary).await;
+        model.variables.entry("revision".to_owned()).or_insert(
+            revision.map_err(|detail| Reading::ProviderError(Fault::Provider(provider.to_owned()), detail))?,
+        );
+    }
     match check.source {
         Source::SuccessRate | Source::Duration => {
             let text = queries::builtin(provider, check.source, &model).ok_or_else(|| {

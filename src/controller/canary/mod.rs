@@ -8,8 +8,10 @@ mod measure;
 mod meter;
 mod observe;
 mod record;
+mod refused;
 mod targets;
 mod words;
+mod workloads;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
-use super::Context;
 use super::act::{kept_key, kept_objects, kept_version};
-use super::measure;
+use super::{Context, refused, workloads};
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{Digest, Gvk, Object, ObjectKey};
@@ -15,8 +13,7 @@ use crate::ports::{ClusterError, RouteError, TrafficRouter, Verified};
 use crate::rollout::objects::configs::{self, ConfigRef};
 use crate::rollout::objects::{SelectorLabel, adoption};
 use crate::rollout::{
-    Answers, Condition, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, Version,
-    Workload,
+    Answers, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, TargetKind, Version,
 };
 
 /// Annotation of the primary that records which version of the target it was given.
@@ -35,10 +32,10 @@ pub(super) struct Scene {
     pub(super) watched: Vec<ObjectKey>,
 }
 
-/// Key of the workload that a Canary releases.
+/// Key of the workload that a Canary releases, in the version that clusters serve.
 pub(crate) fn target_key(canary: &CanaryView) -> ObjectKey {
     let target = &canary.spec.target_ref;
-    let api_version = if target.api_version.is_empty() { "apps/v1" } else { &target.api_version };
+    let api_version = TargetKind::of(target).map_or(target.api_version.as_str(), |kind| kind.api_version());
     ObjectKey::namespaced(api_version, &target.kind, &canary.key.namespace, &target.name)
 }
 
@@ -51,16 +48,8 @@ pub(super) fn primary_key(canary: &CanaryView) -> ObjectKey {
 pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Observation) {
     let mut watched = vec![canary.key.object_key(), target_key(&canary), primary_key(&canary)];
     watched.extend(service_keys(&canary));
-    let mut problem = refusal(context, &canary).err();
-    let (target, primary) = if canary.spec.target_ref.kind == "Deployment" {
-        let cluster = &context.ports.cluster;
-        (cluster.get(&target_key(&canary)).await, cluster.get(&primary_key(&canary)).await)
-    } else {
-        let text = format!("target kind {} is not supported yet: use a Deployment", canary.spec.target_ref.kind);
-        let error = ClusterError::Unavailable { doing: "reading the target".to_owned(), message: text.clone() };
-        problem.get_or_insert(text);
-        (Err(error.clone()), Err(error))
-    };
+    let mut problem = refused::refusal(context, &canary).err();
+    let (kind, target, primary) = workloads::read(context, &canary, &mut problem).await;
     let mut unsupported = Vec::new();
     let router = match (context.ports.routers)(context.provider(&canary)) {
         Ok(router) => {
@@ -76,10 +65,11 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
             None
         }
     };
-    let label = target.as_ref().ok().and_then(Option::as_ref).and_then(|target| {
+    let label = target.as_ref().ok().and_then(Option::as_ref).filter(|_| kind.has_template()).and_then(|target| {
         SelectorLabel::of(target, &context.options).map_err(|error| problem.get_or_insert(error)).ok()
     });
-    let tracked = tracked(context, &canary, target.as_ref().ok().and_then(Option::as_deref), &mut watched).await;
+    let live = target.as_ref().ok().and_then(Option::as_deref);
+    let tracked = tracked(context, &canary, live.filter(|_| kind.has_template()), &mut watched).await;
     let (tracked, checksums) = match tracked {
         Ok(found) => found,
         Err(error) => {
@@ -91,7 +81,8 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         now: context.ports.clock.now(),
         settings: Settings { provider: context.provider(&canary).to_owned() },
         target: read(&target, |object| {
-            workload(object, template(object).map(|t| Version { digest: Digest::of(t).0, configs: checksums.clone() }))
+            let version = |content: &Value| Version { digest: Digest::of(content).0, configs: checksums.clone() };
+            kind.workload(object, kind.content(object).map(|content| version(&content)))
         }),
         primary: Read::Absent,
         kept: Read::Absent,
@@ -105,12 +96,11 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         answers: Answers::default(),
     };
     let target_version = seen.target.present().and_then(|target| target.version.clone());
-    seen.primary = read(&primary, |object| {
-        workload(
-            object,
-            primary_version(object, target.as_ref().ok().and_then(Option::as_deref), &label, target_version),
-        )
-    });
+    seen.primary =
+        read(&primary, |object| kind.workload(object, primary_version(kind, object, live, &label, target_version)));
+    if let (TargetKind::Knative, Some(service)) = (kind, live) {
+        workloads::revisions(context, &canary, service, &mut seen, &mut watched).await;
+    }
     if seen.primary == Read::Absent && !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
         let kept = context.ports.cluster.get(&kept_key(&canary)).await;
         seen.kept = read(&kept, |secret| kept_objects(secret).and_then(|kept| kept_version(&canary, &kept)));
@@ -143,45 +133,6 @@ async fn route(router: &dyn TrafficRouter, canary: &CanaryView) -> (Read<crate::
         Err(error) => RouteState::Refused(error.to_string()),
     };
     (weights, state)
-}
-
-/// Why nothing of this Canary may be touched: it refers to other namespaces where that is forbidden, or another Canary
-/// was first on its target.
-fn refusal(context: &Context, canary: &CanaryView) -> Result<(), String> {
-    if context.settings.no_cross_namespace_refs {
-        same_namespace(canary)?;
-    }
-    if !matches!(canary.status.phase, Phase::Unset | Phase::Initializing) {
-        return Ok(());
-    }
-    context.targets.before(&canary.key).map_or(Ok(()), |first| {
-        let target = &canary.spec.target_ref;
-        let (kind, name) = (&target.kind, &target.name);
-        Err(format!("{kind} {name} is released by canary {first} already: delete one of the two"))
-    })
-}
-
-/// references are looked at in every tick, not only when the Canary is first seen.
-fn same_namespace(canary: &CanaryView) -> Result<(), String> {
-    let own = |namespace: Option<&str>| namespace.is_none_or(|n| n.is_empty() || n == canary.key.namespace);
-    let blocked = |what: &str, name: &str, namespace: &Option<String>| {
-        if own(namespace.as_deref()) {
-            return Ok(());
-        }
-        Err(measure::blocked(what, name, namespace.as_deref().unwrap_or_default()))
-    };
-    if let Some(upstream) = &canary.spec.upstream_ref {
-        blocked("gloo upstream", &upstream.name, &upstream.namespace)?;
-    }
-    let Some(analysis) = canary.spec.analysis() else { return Ok(()) };
-    for reference in analysis.metrics.iter().filter_map(|metric| metric.template_ref.as_ref()) {
-        blocked("metric template", &reference.name, &reference.namespace)?;
-    }
-    // A run under way goes on: an alert that is not sent must not disturb it.
-    for alert in analysis.alerts.iter().filter(|_| !canary.status.phase.is_active()) {
-        blocked("alert provider", &alert.provider_ref.name, &alert.provider_ref.namespace)?;
-    }
-    Ok(())
 }
 
 /// The tracked configs of the target that exist, with their checksums (`None` when tracking is off).
@@ -225,6 +176,11 @@ fn template(object: &Object) -> Option<&Value> {
     object.at("/spec/template")
 }
 
+/// The version that is noted on a primary.
+pub(super) fn recorded_version(primary: &Object) -> Option<Version> {
+    serde_json::from_str(primary.annotation(VERSION_ANNOTATION)?).ok()
+}
+
 fn read<T>(result: &Result<Option<Arc<Object>>, ClusterError>, make: impl FnOnce(&Object) -> T) -> Read<T> {
     match result {
         Ok(Some(object)) => Read::Present(make(object)),
@@ -236,42 +192,23 @@ fn read<T>(result: &Result<Option<Arc<Object>>, ClusterError>, make: impl FnOnce
 /// Which version of the target the primary was given: what we recorded, or for an adopted primary the target's own
 /// when it runs the same template.
 fn primary_version(
+    kind: TargetKind,
     primary: &Object,
     target: Option<&Object>,
     label: &Option<SelectorLabel>,
     target_version: Option<Version>,
 ) -> Option<Version> {
-    if let Some(text) = primary.annotation(VERSION_ANNOTATION) {
-        return serde_json::from_str(text).ok();
+    if primary.annotation(VERSION_ANNOTATION).is_some() {
+        return recorded_version(primary);
     }
     let target = target?;
-    let carries = adoption::primary_carries(target.name(), label.as_ref()?, template(target)?, template(primary)?);
+    let carries = if kind.has_template() {
+        let (target_template, primary_template) = (kind.content(target)?, kind.content(primary)?);
+        adoption::primary_carries(target.name(), label.as_ref()?, &target_template, &primary_template)
+    } else {
+        kind.content(target) == kind.content(primary)
+    };
     target_version.filter(|_| carries)
-}
-
-/// The parts of a Deployment that matter for a decision.
-fn workload(object: &Object, version: Option<Version>) -> Workload {
-    let count = |pointer: &str| object.int(pointer).unwrap_or(0);
-    let conditions = object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    Workload {
-        version,
-        replicas: object.int("/spec/replicas").unwrap_or(1),
-        generation: object.generation(),
-        observed_generation: count("/status/observedGeneration"),
-        total: count("/status/replicas"),
-        updated: count("/status/updatedReplicas"),
-        ready: count("/status/readyReplicas"),
-        available: count("/status/availableReplicas"),
-        conditions: conditions
-            .map(|condition| Condition {
-                type_: text(condition, "type"),
-                status: text(condition, "status"),
-                reason: text(condition, "reason"),
-                last_update: text(condition, "lastUpdateTime").parse::<Timestamp>().ok(),
-            })
-            .collect(),
-    }
 }
 
 fn intent(canary: &CanaryView) -> Intent {

@@ -8,8 +8,9 @@ use crate::domain::{CanaryKey, Object};
 
 /// Namespace, kind and name.
 type Target = (String, String, String);
-/// Creation time, as RFC 3339 text of the server, and name of a Canary.
-type Claim = (String, String);
+/// Whether a Canary still has to be initialised, its creation time as RFC 3339 text of the server, and its name. Whoever is
+/// at work keeps its target, even when an older Canary turns to it.
+type Claim = (bool, String, String);
 
 /// The Canaries of each target, oldest first.
 #[derive(Default)]
@@ -40,7 +41,10 @@ impl Targets {
         let text = |object: &Object, pointer: &str| object.str(pointer).to_owned();
         let entry = object.map(|object| {
             let (kind, name) = (text(object, "/spec/targetRef/kind"), text(object, "/spec/targetRef/name"));
-            let claim = (text(object, "/metadata/creationTimestamp"), canary.name.clone());
+            let knative = object.str("/spec/targetRef/apiVersion").starts_with("serving.knative.dev/");
+            let kind = if knative { format!("Knative {kind}") } else { kind };
+            let fresh = matches!(object.str("/status/phase"), "" | "Initializing");
+            let claim = (fresh, text(object, "/metadata/creationTimestamp"), canary.name.clone());
             ((canary.namespace.clone(), kind, name), claim)
         });
         if index.known.get(canary) == entry.as_ref() {
@@ -64,7 +68,7 @@ impl Targets {
     pub(super) fn before(&self, canary: &CanaryKey) -> Option<String> {
         let index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (target, claim) = index.known.get(canary)?;
-        index.claims.get(target)?.first().filter(|first| *first < claim).map(|(_, name)| name.clone())
+        index.claims.get(target)?.first().filter(|first| *first < claim).map(|(_, _, name)| name.clone())
     }
 }
 
@@ -77,11 +81,12 @@ mod tests {
     #[test]
     fn the_oldest_canary_keeps_its_target() {
         let targets = Targets::default();
-        let see = |name: &str, created: &str, target: &str| {
+        let see_in = |phase: &str, name: &str, created: &str, target: &str| {
             let object = json!({"metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},
-                "spec": {"targetRef": {"kind": "Deployment", "name": target}}});
+                "spec": {"targetRef": {"kind": "Deployment", "name": target}}, "status": {"phase": phase}});
             targets.seen(&CanaryKey::new("shop", name), Some(&Object(object)));
         };
+        let see = |name: &str, created: &str, target: &str| see_in("", name, created, target);
         let before = |name: &str| targets.before(&CanaryKey::new("shop", name));
         see("b", "2026-01-01T00:00:00Z", "web");
         see("a", "2026-01-02T00:00:00Z", "web");
@@ -90,6 +95,8 @@ mod tests {
         assert_eq!(["a", "b", "c", "d", "unknown"].map(before), [Some("b".into()), None, Some("b".into()), None, None]);
         see("d", "2025-01-01T00:00:00Z", "web");
         assert_eq!(before("b").as_deref(), Some("d"), "an older one that turns to this target");
+        see_in("Succeeded", "b", "2026-01-01T00:00:00Z", "web");
+        assert_eq!([before("b"), before("d")], [None, Some("b".into())], "who is at work keeps its target");
         targets.seen(&CanaryKey::new("shop", "d"), None);
         targets.seen(&CanaryKey::new("shop", "b"), None);
         assert_eq!([before("a").as_deref(), before("c").as_deref()], [Some("c"), None]);

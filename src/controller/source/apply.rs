@@ -19,7 +19,7 @@ use crate::plan::{Action, Change, Plan, Policy, allows_prune, plan};
 use crate::ports::ClusterError;
 use crate::release::{Applied, OwnObjects, Rendered, Run, own_objects};
 use crate::rollout::objects::configs;
-use crate::rollout::{RUN_ANNOTATION, RunMemory, Version, holds_template};
+use crate::rollout::{RUN_ANNOTATION, RunMemory, TargetKind, Version, holds_template};
 
 /// Plans a head against the cluster and carries the plan out.
 pub(super) async fn apply(
@@ -346,13 +346,16 @@ async fn version(
     canary: &CanaryView,
     target: &Object,
 ) -> Result<Option<Version>, ClusterError> {
-    let Some(template) = target.at("/spec/template") else { return Ok(None) };
+    let Ok(kind) = TargetKind::of(&canary.spec.target_ref) else { return Ok(None) };
+    let Some(content) = kind.content(target) else { return Ok(None) };
     let mut checksums = BTreeMap::new();
-    for reference in configs::tracked_configs(template) {
+    let references = if kind.has_template() { configs::tracked_configs(&content) } else { Vec::new() };
+    for reference in references {
         let object = context.ports.cluster.get(&reference.object_key(&canary.key.namespace)).await?;
         if let Some(object) = object.filter(|object| configs::is_tracked(object)) {
             checksums.insert(reference.status_key(), configs::checksum(&object));
         }
     }
-    Ok(Some(Version { digest: Digest::of(template).0, configs: context.config_tracking.then_some(checksums) }))
+    let tracked = context.config_tracking && kind.has_template();
+    Ok(Some(Version { digest: Digest::of(&content).0, configs: tracked.then_some(checksums) }))
 }

@@ -74,12 +74,17 @@ pub fn is_tracked(config: &Object) -> bool {
 }
 
 /// Checksum of a config as it stands in `status.trackedConfigs`: the first 8 bytes of SHA-256 over `data` as Go's
-/// `encoding/json` writes it. `binaryData` is not in it, so that what Flagger stored stays comparable.
+/// `encoding/json` writes it, as Flagger stores it. Flagger does not see a change of `binaryData`: where there is
+/// any it stands behind `data`.
 pub fn checksum(config: &Object) -> String {
-    let text = match config.at("/data") {
-        None | Some(Value::Null) => "null".to_owned(),
-        Some(data) => go_json(&crate::domain::canonical_json(data)),
+    let part = |pointer: &str| match config.at(pointer) {
+        None | Some(Value::Null) => None,
+        Some(data) => Some(go_json(&crate::domain::canonical_json(data))),
     };
+    let mut text = part("/data").unwrap_or_else(|| "null".to_owned());
+    if config.at("/binaryData").and_then(Value::as_object).is_some_and(|data| !data.is_empty()) {
+        text.push_str(&part("/binaryData").unwrap_or_default());
+    }
     let mut hex = sha256_hex(text.as_bytes());
     hex.truncate(16);
     hex
@@ -102,8 +107,7 @@ fn go_json(json: &str) -> String {
 }
 
 /// The primary's copy of a config. `live` is the copy that exists already: owners of other canaries are kept, because
-/// several canaries may read one config. An immutable copy whose content must change is refused by the API server;
-/// the caller deletes it first.
+/// several canaries may read one config. See [`must_be_replaced`] for a copy that cannot be changed.
 pub fn primary_config(canary: &CanaryView, config: &Object, live: Option<&Object>, options: &ObjectOptions) -> Object {
     let mut object = json!({
         "apiVersion": "v1",
@@ -124,6 +128,18 @@ pub fn primary_config(canary: &CanaryView, config: &Object, live: Option<&Object
     set_metadata(&mut object, "labels", options.filter(config.labels()));
     set_metadata(&mut object, "annotations", copyable(config.annotations()));
     Object(object)
+}
+
+/// Whether the live copy cannot become what is wanted by a change: an immutable one refuses another content, and a Secret
+/// another type. It is deleted and made again; pods that run have what they mounted.
+pub fn must_be_replaced(live: &Object, wanted: &Object) -> bool {
+    let differs = |field: &str| {
+        let of = |object: &Object| object.0.get(field).filter(|value| !value.is_null()).cloned();
+        of(live) != of(wanted)
+    };
+    let fixed = live.at("/immutable").and_then(Value::as_bool) == Some(true);
+    let other_type = live.str("/kind") == "Secret" && wanted.str("/type") != "" && differs("type");
+    other_type || fixed && ["data", "binaryData", "immutable"].iter().any(|field| differs(field))
 }
 
 fn shared_owners(canary: &CanaryView, live: Option<&Object>) -> Vec<Value> {
@@ -242,7 +258,9 @@ mod tests {
     fn checksums_are_those_of_the_record() {
         // contour-configmap-volume/status.jsonl
         let sum = |value| checksum(&Object(value));
-        assert_eq!(sum(json!({"data": {"color": "blue"}, "binaryData": {"b": "AAEC"}})), "f234cb93c08ad64e");
+        for binary in [json!(null), json!({})] {
+            assert_eq!(sum(json!({"data": {"color": "blue"}, "binaryData": binary})), "f234cb93c08ad64e");
+        }
         assert_eq!(sum(json!({"data": {"color": "green"}})), "b1c0d2a81c6839b3");
         assert_eq!(sum(json!({"data": {"password": "b25l"}})), "b8e0563cd69e1d73");
         assert_ne!(sum(json!({"data": {"a": "<"}})), sum(json!({"data": {"a": ">"}})));
@@ -278,6 +296,36 @@ mod tests {
                     "uid": "canary-uid", "controller": true, "blockOwnerDeletion": true}]},
             "data": {"color": "blue"}, "binaryData": {"b": "AAEC"}, "immutable": true})
         );
+    }
+
+    #[test]
+    fn q27_a_change_of_binary_data_is_a_change() {
+        let sum = |binary: &str| checksum(&Object(json!({"data": {"color": "blue"}, "binaryData": {"b": binary}})));
+        assert_ne!(sum("AAEC"), "f234cb93c08ad64e");
+        assert_ne!(sum("AAEC"), sum("AAED"));
+    }
+
+    #[test]
+    fn q27_an_immutable_copy_is_replaced_when_its_content_changes() {
+        let map = |fields: Value| {
+            let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a-primary"}});
+            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            Object(object)
+        };
+        let fixed = map(json!({"data": {"a": "1"}, "immutable": true}));
+        for (live, wanted, replaced) in [
+            (fixed.clone(), fixed.clone(), false),
+            (fixed.clone(), map(json!({"data": {"a": "2"}, "immutable": true})), true),
+            (fixed.clone(), map(json!({"data": {"a": "1"}})), true),
+            (map(json!({"data": {"a": "1"}})), map(json!({"data": {"a": "2"}, "immutable": true})), false),
+            (
+                Object(json!({"kind": "Secret", "type": "Opaque"})),
+                Object(json!({"kind": "Secret", "type": "kubernetes.io/tls"})),
+                true,
+            ),
+        ] {
+            assert_eq!(must_be_replaced(&live, &wanted), replaced, "{wanted:?}");
+        }
     }
 
     #[test]

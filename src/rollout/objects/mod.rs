@@ -4,12 +4,15 @@
 //! fields that the engine wants to own; what others put on the same object stays theirs.
 //!
 //! Source: Flagger `pkg/canary/*.go`, `pkg/router/kubernetes_default.go`; names and shapes are kept byte for byte.
-//! DaemonSet targets get a `daemonset.rs` beside `deployment.rs`, KEDA a `scaled_object.rs` beside `hpa.rs`.
 
 pub mod adoption;
 pub mod configs;
+pub mod daemonset;
 pub mod deployment;
 pub mod hpa;
+pub mod knative;
+pub mod scaled_object;
+pub mod service;
 pub mod services;
 #[cfg(test)]
 mod testing;
@@ -117,7 +120,7 @@ pub(crate) fn controller(object: &Object) -> Option<&Value> {
 }
 
 /// Drops the keys that never reach a generated object: those of Flux, which would make it reconcile the copy, ours, and
-/// what kubectl and the Deployment controller note about the original.
+/// what kubectl and the workload controllers note about the original.
 pub fn copyable(mut entries: BTreeMap<String, String>) -> BTreeMap<String, String> {
     entries.retain(|key, _| is_copyable(key));
     entries
@@ -127,6 +130,7 @@ fn is_copyable(key: &str) -> bool {
     !key.contains("toolkit.fluxcd.io")
         && !key.starts_with("serin.dev/")
         && key != "deployment.kubernetes.io/revision"
+        && key != "deprecated.daemonset.template.generation"
         && key != "kubectl.kubernetes.io/last-applied-configuration"
 }
 

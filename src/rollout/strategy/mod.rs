@@ -79,9 +79,8 @@ impl Tick<'_> {
 
 /// The strategy of a canary, or why it cannot be run.
 pub(super) fn of(canary: &CanaryView, analysis: &Analysis, provider: &str) -> Result<Strategy, String> {
-    let kind = &canary.spec.target_ref.kind;
-    if kind != "Deployment" {
-        return Err(format!("targetRef.kind {kind} is not supported yet, only Deployment is"));
+    if let Some(why) = super::target::refusal(&canary.spec, provider) {
+        return Err(why);
     }
     if canary.spec.skip_analysis {
         return Ok(Strategy::BlueGreen { iterations: 1 });

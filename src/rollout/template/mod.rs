@@ -36,6 +36,8 @@ pub struct Model {
     pub interval: String,
     /// Variables of the metric.
     pub variables: BTreeMap<String, String>,
+    /// Whether the target is a DaemonSet, whose pods are named otherwise than a Deployment's.
+    pub daemon_set: bool,
 }
 
 impl Model {
@@ -56,6 +58,7 @@ impl Model {
             route: name_of(&spec.route_ref),
             interval: interval.to_owned(),
             variables: metric.template_variables.clone(),
+            daemon_set: spec.target_ref.kind == "DaemonSet",
             target,
         }
     }

@@ -10,6 +10,7 @@ fn model() -> Model {
         route: "rt".into(),
         interval: "1m".into(),
         variables: BTreeMap::from([("tenant".into(), "acme".into()), ("a-b".into(), "dash".into())]),
+        daemon_set: false,
     }
 }
 

@@ -511,7 +511,7 @@ fn what_is_not_supported_is_refused_by_name() {
         (json!({}), json!({"sessionAffinity": {"cookieName": "x", "path": "/;\n"}}), "no value for an attribute"),
         (json!({}), json!({"stepWeight": 0}), "the analysis never ends"),
         (json!({}), json!({"stepWeight": null, "stepWeights": [50, 10]}), "stepWeights"),
-        (json!({"kind": "DaemonSet"}), json!({}), "targetRef.kind DaemonSet"),
+        (json!({"kind": "StatefulSet"}), json!({}), "targetRef.kind StatefulSet"),
     ] {
         let mut world = World::new("contour", with(analysis(), analysis_changes));
         if let Some(kind) = spec["kind"].as_str() {

@@ -215,6 +215,7 @@ impl World {
                     condition("Available", "False", "MinimumReplicasUnavailable")
                 },
             ],
+            ..Workload::default()
         }
     }
 
