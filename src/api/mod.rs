@@ -6,11 +6,13 @@ mod analysis;
 pub mod canary;
 pub mod crd;
 pub mod number;
+mod old_forms;
 pub mod providers;
 mod schema;
 pub mod status;
 
 pub use canary::{Analysis, Canary, CanarySpec, CanaryView, Metric, Service, TargetRef, Webhook, WebhookType};
+pub use old_forms::old_forms;
 pub use providers::{AlertProvider, AlertProviderSpec, MetricTemplate, MetricTemplateSpec};
 pub use status::{CanaryCondition, CanaryStatus, Phase};
 

@@ -18,6 +18,9 @@ pub use snapshot::{Blob, Snapshot};
 
 use serde::{Deserialize, Serialize};
 
+/// Annotation that names the old forms in which an object stood in Git, separated by spaces.
+pub const CONVERTED_FROM: &str = "serin.dev/converted-from";
+
 /// How traffic is divided between the primary and the canary, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weights {

@@ -9,6 +9,7 @@ mod decode;
 mod encode;
 mod files;
 mod objects;
+mod old_forms;
 mod places;
 mod render;
 mod scope;

@@ -10,6 +10,7 @@ use super::commit::{Config, differences, template_pointer, tracked};
 use super::decode::{Document, Refusal, START, documents, is_json};
 use super::files::{Files, classify};
 use super::objects::{Content, check, check_scope, objects, problem};
+use super::old_forms;
 use super::places::places;
 use super::scope::Scopes;
 use super::template::{Engine, Loaded, RESERVED};
@@ -191,7 +192,7 @@ impl Renderer<'_, '_> {
                 },
                 Some(None) => Some(Vec::new().into_iter()),
             };
-            for (object, prefix) in found {
+            for (mut object, prefix) in found {
                 let commit_at = match &mut twins {
                     None => Vec::new(),
                     Some(twins) => match twins.next() {
@@ -199,8 +200,10 @@ impl Renderer<'_, '_> {
                         None => vec![String::new()],
                     },
                 };
+                let places = own_places(&object, &map, &prefix);
+                old_forms::convert(&mut object);
                 let manifest = Manifest {
-                    places: own_places(&object, &map, &prefix),
+                    places,
                     object: object.into(),
                     file: file.to_owned(),
                     line: map.get(&prefix).map_or(place.line, |place| place.line),
@@ -284,7 +287,17 @@ fn own_places(object: &Object, map: &BTreeMap<String, Place>, prefix: &str) -> B
     if object.gvk().group != "flagger.app" {
         return BTreeMap::new();
     }
-    map.iter().filter_map(|(pointer, place)| Some((pointer.strip_prefix(prefix)?.to_owned(), *place))).collect()
+    let own = map.iter().filter_map(|(pointer, place)| Some((pointer.strip_prefix(prefix)?.to_owned(), *place)));
+    let mut own: BTreeMap<String, Place> = own.collect();
+    // Under its old name the analysis is found by its present one, too.
+    if object.at("/spec/analysis").is_none() {
+        let renamed = own.iter().filter_map(|(pointer, place)| {
+            Some((format!("/spec/analysis{}", pointer.strip_prefix("/spec/canaryAnalysis")?), *place))
+        });
+        let renamed: Vec<_> = renamed.collect();
+        own.extend(renamed);
+    }
+    own
 }
 
 fn commit_allowed(manifest: &Manifest, commit_at: &[String], tracked: &BTreeSet<Config>) -> Result<(), Refusal> {

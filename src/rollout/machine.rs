@@ -49,6 +49,7 @@ impl Tick<'_> {
             }
             return Ok(());
         }
+        self.tell_old_forms();
         self.adopt();
         let phase = self.status.phase;
         self.run.lost &= self.seen.primary.present().is_none();
@@ -76,6 +77,19 @@ impl Tick<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Old forms work, and are told of once for as long as they stay the same.
+    fn tell_old_forms(&mut self) {
+        let forms = crate::api::old_forms(self.canary);
+        let forms = (!forms.is_empty()).then(|| forms.join(", "));
+        if self.run.old_forms == forms {
+            return;
+        }
+        if let Some(forms) = &forms {
+            self.warn(format!("Old forms in {}, which still work: {forms}", self.name()));
+        }
+        self.run.old_forms = forms;
     }
 
     /// What ends a run in every active phase, whatever else is seen.

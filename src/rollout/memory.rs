@@ -53,6 +53,9 @@ pub struct RunMemory {
     /// What people were told last about a state that lasts, so that it is said once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+    /// The old forms of the Canary that people were told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_forms: Option<String>,
     /// Operator tokens that were there when the run began: they were for something else, or began it. A token that ends a
     /// run is not noted when it does, so that a crash before the status is written does not lose it.
     #[serde(skip_serializing_if = "Handled::is_empty")]

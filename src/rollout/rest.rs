@@ -196,6 +196,7 @@ fn begin(tick: &mut Tick, version: &Version) {
         trial: Some(version.clone()),
         promoted: tick.promoted(),
         handled,
+        old_forms: tick.run.old_forms.take(),
         ..RunMemory::default()
     };
     tick.actions.push(Action::ScaleTargetUp);

@@ -18,8 +18,10 @@ const OTHERS: [&str; 2] = ["input", "kube-controller-manager"];
 /// Parts by name, each a list of lines.
 type Parts = BTreeMap<String, Vec<String>>;
 
+/// Words that come and go with time, and general difference `old-forms-told`.
 fn is_wait(text: &str) -> bool {
-    text.contains("not ready: waiting for rollout") || text.contains("not ready with retryable true")
+    let words = ["not ready: waiting for rollout", "not ready with retryable true", "Old forms in "];
+    words.iter().any(|words| text.contains(words))
 }
 
 fn by_others(by: &str) -> bool {

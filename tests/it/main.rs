@@ -20,3 +20,4 @@ mod release;
 mod sandbox;
 mod scenarios;
 mod sources;
+mod targets;

@@ -6,7 +6,7 @@ use crate::api::canary::PROVIDERS;
 use crate::domain::{Object, parse_duration};
 
 use super::templates::one_of;
-use super::{Report, analysis};
+use super::{Report, analysis, converted_from};
 
 pub(super) fn check(object: &Object, report: &mut Report<'_>) {
     let Some(spec) = object.at("/spec") else { return };
@@ -28,7 +28,9 @@ pub(super) fn check(object: &Object, report: &mut Report<'_>) {
     }
     let present = |name: &str| spec.get(name).is_some_and(|part| !part.is_null());
     let skip = spec.get("skipAnalysis") == Some(&Value::Bool(true));
-    match (present("analysis"), present("canaryAnalysis")) {
+    let old = present("canaryAnalysis") || converted_from(object).any(|form| form == "canaryAnalysis");
+    let both = present("analysis") && present("canaryAnalysis");
+    match (present("analysis") && (both || !old), old) {
         (true, true) => report
             .warning("/spec/canaryAnalysis", "`canaryAnalysis` is ignored, because `analysis` is set")
             .help("remove canaryAnalysis"),

@@ -13,7 +13,7 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use crate::api::{AlertProviderSpec, CanarySpec, CanaryView, MetricTemplateSpec};
-use crate::domain::{CanaryKey, Object};
+use crate::domain::{CONVERTED_FROM, CanaryKey, Object};
 use crate::manifest::{Manifest, ManifestSet, Problem, Severity};
 
 /// Checks the objects of a set. `canaries` are those of the cluster, to see whether a target is released twice.
@@ -143,11 +143,18 @@ fn newer(api_version: &str, kind: &str) -> Option<&'static str> {
 
 fn old_version(object: &Object, report: &mut Report<'_>) {
     let (api_version, kind) = (object.str("/apiVersion"), object.str("/kind"));
-    if let Some(new) = newer(api_version, kind) {
-        report
-            .warning("/apiVersion", format!("{api_version} is an old version of {kind}"))
-            .help(format!("write {new}"));
+    // What was converted stands in the served version already.
+    let written = converted_from(object).find(|form| form.contains('/'));
+    let served = written.map(|_| api_version);
+    if let Some(new) = served.or_else(|| newer(api_version, kind)) {
+        let written = written.unwrap_or(api_version);
+        report.warning("/apiVersion", format!("{written} is an old version of {kind}")).help(format!("write {new}"));
     }
+}
+
+/// The old forms in which an object stands in Git.
+fn converted_from(object: &Object) -> impl Iterator<Item = &str> {
+    object.annotation(CONVERTED_FROM).unwrap_or_default().split_whitespace()
 }
 
 /// One workload is released by one canary.

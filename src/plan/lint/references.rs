@@ -102,6 +102,13 @@ fn selector(target: &Object, report: &mut Report<'_>) {
 /// An autoscaler of the target that the Canary does not name would fight with the engine over the replicas.
 fn autoscaler(set: &ManifestSet, object: &Object, report: &mut Report<'_>) {
     let (kind, name) = (object.str("/spec/targetRef/kind"), object.str("/spec/targetRef/name"));
+    if let Some(reference) = object.at("/spec/ingressRef") {
+        let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
+        if let Some(new) = newer(text("apiVersion"), text("kind")) {
+            let message = format!("{} is an old version of {}", text("apiVersion"), text("kind"));
+            report.warning("/spec/ingressRef/apiVersion", message).help(format!("write {new}"));
+        }
+    }
     if let Some(reference) = object.at("/spec/autoscalerRef") {
         let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
         if let Some(new) = newer(text("apiVersion"), text("kind")) {

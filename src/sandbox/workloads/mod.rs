@@ -15,6 +15,7 @@ mod daemonset;
 mod deployment;
 mod gateway;
 mod hpa;
+mod knative;
 mod meta;
 mod pod;
 mod replicaset;
@@ -121,6 +122,7 @@ impl Workloads {
             ("apps/v1", "DaemonSet"),
             ("v1", "Pod"),
             ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            ("serving.knative.dev/v1", "Service"),
             ("projectcontour.io/v1", "HTTPProxy"),
             ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ];
@@ -169,6 +171,10 @@ impl Workloads {
             ("apps", "DaemonSet") => daemonset::reconcile(world, object, now, self.seed, out),
             ("", "Pod") => pod::reconcile(world, object, now, out),
             ("autoscaling", "HorizontalPodAutoscaler") => hpa::reconcile(world, object, now, out),
+            ("serving.knative.dev", "Service") => {
+                knative::reconcile(world, object, now, out);
+                None
+            }
             ("projectcontour.io", "HTTPProxy") if contour::is_stale(object) => {
                 let due = due.unwrap_or_else(|| meta::later(now, contour::DELAY));
                 if due <= now {
@@ -192,22 +198,18 @@ impl Workloads {
 fn touched_by(world: &dyn World, key: &ObjectKey, affected: &mut BTreeSet<ObjectKey>) {
     let namespace = key.namespace.as_deref();
     match (key.gvk.group.as_str(), key.gvk.kind.as_str()) {
-        ("", "Pod") | ("apps", "ReplicaSet") => {
-            let owner = world.get(key).and_then(|object| {
-                let (gvk, name) = meta::controller_of(&object)?;
-                Some(ObjectKey { gvk, namespace: key.namespace.clone(), name: name.to_owned() })
-            });
-            match owner {
-                Some(owner) => affected.extend([owner]),
-                None => guess_owners(world, key, affected),
-            }
-        }
+        ("", "Pod") | ("apps", "ReplicaSet") => match owner_of(world, key) {
+            Some(owner) => affected.extend([owner]),
+            None => guess_owners(world, key, affected),
+        },
         ("", "ConfigMap" | "Secret") => {
             let waiting = world.list(&Gvk::new("v1", "Pod"), namespace);
             let waiting = waiting.iter().filter(|pod| pod.annotation(behaviour::RUNNING).is_none());
             affected.extend(waiting.map(|pod| pod.key()));
         }
+        ("serving.knative.dev", "Revision") => affected.extend(owner_of(world, key)),
         ("apps", "Deployment" | "DaemonSet") => {
+            affected.extend(owner_of(world, key).filter(|owner| owner.gvk.group == "serving.knative.dev"));
             let scalers = world.list(&Gvk::new("autoscaling/v2", "HorizontalPodAutoscaler"), namespace);
             let ours = |scaler: &&Arc<Object>| scaler.str("/spec/scaleTargetRef/name") == key.name;
             affected.extend(scalers.iter().filter(ours).map(|scaler| scaler.key()));
@@ -217,6 +219,13 @@ fn touched_by(world: &dyn World, key: &ObjectKey, affected: &mut BTreeSet<Object
         }
         _ => {}
     }
+}
+
+/// The controller of an object that is there.
+fn owner_of(world: &dyn World, key: &ObjectKey) -> Option<ObjectKey> {
+    let object = world.get(key)?;
+    let (gvk, name) = meta::controller_of(&object)?;
+    Some(ObjectKey { gvk, namespace: key.namespace.clone(), name: name.to_owned() })
 }
 
 /// A pod or ReplicaSet that is gone tells its owner by its name only: `OWNER-SUFFIX`.

@@ -1,8 +1,6 @@
 //! Tests of the Knative router. The conformance suite is about routes that a provider makes; here the user's object itself is
 //! edited.
 
-
-
 use super::super::conformance::canary;
 use super::*;
 use crate::cluster::memory::MemoryCluster;

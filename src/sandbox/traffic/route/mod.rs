@@ -12,6 +12,7 @@ use crate::domain::{Object, ObjectKey};
 
 mod contour;
 mod gateway;
+mod knative;
 mod skipper;
 
 /// The part of an app's requests that one Service gets.
@@ -25,7 +26,7 @@ pub(super) struct Share {
 
 /// Where an app's requests go now. `None`: there is neither a route nor a Service of that name.
 pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
-    let kinds = [contour::split, gateway::split, skipper::split, service];
+    let kinds = [contour::split, gateway::split, skipper::split, knative::split, service];
     kinds.iter().find_map(|split| split(world, load))
 }
 
