@@ -3,16 +3,20 @@
 //! It is written by server-side apply; `spec.rules` is one atomic list there, so foreign rules are read and written back
 //! unchanged. Source: Gateway API `apis/v1`; Flagger `pkg/router/gateway_api.go`.
 
+mod fields;
 mod parts;
 mod routes;
 #[cfg(test)]
+mod strategy_tests;
+#[cfg(test)]
 mod tests;
 mod verified;
+mod view;
 
 use std::sync::Arc;
 
+pub(crate) use fields::unsupported_fields;
 pub use routes::Version;
-pub(crate) use routes::unsupported_fields;
 
 use super::routed::{self, Refusal, Route, Routed};
 use crate::api::canary::CanaryView;

@@ -68,7 +68,11 @@ fn conditions(entry: &Value, made: &mut Value) -> Result<(), Refusal> {
         let mut list = Vec::new();
         for (name, how) in sorted(wanted) {
             let text = |field: &str| how.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
-            list.push(match (text("exact"), text("regex")) {
+            // Anchored, because implementations differ in whether the whole value must match.
+            let prefix = || text("prefix").map(|part| format!("^{}.*$", regex::escape(part)));
+            let suffix = || text("suffix").map(|part| format!("^.*{}$", regex::escape(part)));
+            let pattern = || text("regex").map(str::to_owned).or_else(prefix).or_else(suffix);
+            list.push(match (text("exact"), pattern()) {
                 (Some(value), _) => json!({"name": name, "type": "Exact", "value": value}),
                 (None, Some(value)) => json!({"name": name, "type": "RegularExpression", "value": value}),
                 (None, None) => return Err(cannot(word, name, how)),
@@ -107,6 +111,50 @@ pub(super) fn narrowed(canary: &CanaryView, base: &[Value]) -> Result<Vec<Value>
         }
     }
     Ok(made)
+}
+
+/// Matches of requests that also carry a cookie. Of several conditions on one header only the first counts, so the cookie
+/// takes the place of a condition on that header.
+pub(super) fn with_cookie(base: &[Value], pattern: &str) -> Vec<Value> {
+    let cookie = json!({"name": "Cookie", "type": "RegularExpression", "value": pattern});
+    let everything = [json!({"path": {"type": "PathPrefix", "value": "/"}})];
+    let base = if base.is_empty() { &everything } else { base };
+    let of = |entry: &Value| {
+        let mut entry = entry.clone();
+        let mut headers = entry.get("headers").and_then(Value::as_array).cloned().unwrap_or_default();
+        let same = |header: &Value| {
+            header.get("name").and_then(Value::as_str).is_some_and(|n| n.eq_ignore_ascii_case("cookie"))
+        };
+        headers.retain(|header| !same(header));
+        headers.push(cookie.clone());
+        entry["headers"] = json!(headers);
+        entry
+    };
+    base.iter().map(of).collect()
+}
+
+/// Adds a header to the answers of a rule or backend. The filter may be there once.
+pub(super) fn add_response_header(place: &mut Value, name: &str, value: &str) {
+    let header = json!({"name": name, "value": value});
+    let present = place.get_mut("filters").and_then(Value::as_array_mut).into_iter().flatten();
+    let modifier = present.into_iter().find_map(|filter| filter.get_mut("responseHeaderModifier"));
+    match modifier {
+        Some(modifier) => match modifier.get_mut("add").and_then(Value::as_array_mut) {
+            Some(list) => list.push(header),
+            None => modifier["add"] = json!([header]),
+        },
+        None => {
+            push_filter(place, json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": [header]}}))
+        }
+    }
+}
+
+/// Adds a filter to a rule or backend.
+pub(super) fn push_filter(place: &mut Value, filter: Value) {
+    match place.get_mut("filters").and_then(Value::as_array_mut) {
+        Some(filters) => filters.push(filter),
+        None => place["filters"] = json!([filter]),
+    }
 }
 
 /// The filters of the rule, in Flagger's order. `cors` says whether the API version has that filter.

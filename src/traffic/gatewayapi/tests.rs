@@ -17,14 +17,14 @@ fn with(service: Value) -> CanaryView {
     both(service, json!({"stepWeight": 10}))
 }
 
-fn both(service: Value, analysis: Value) -> CanaryView {
+pub(super) fn both(service: Value, analysis: Value) -> CanaryView {
     let mut all = json!({"port": 80, "hosts": ["app.example.com"],
         "gatewayRefs": [{"name": "contour", "namespace": "projectcontour"}]});
     all.as_object_mut().unwrap().extend(service.as_object().unwrap().clone());
     canary(json!({"service": all, "analysis": analysis}))
 }
 
-fn route(canary: &CanaryView, live: Option<&Object>, weights: Weights) -> Object {
+pub(super) fn route(canary: &CanaryView, live: Option<&Object>, weights: Weights) -> Object {
     routes::desired(live, canary, Version::V1, weights).unwrap()
 }
 
@@ -32,13 +32,13 @@ fn refusal(canary: &CanaryView) -> String {
     routes::desired(None, canary, Version::V1, Weights::PRIMARY).unwrap_err().to_string()
 }
 
-fn backends(primary: u8, canary: u8) -> Value {
+pub(super) fn backends(primary: u8, canary: u8) -> Value {
     let one =
         |name: &str, weight: u8| json!({"group": "", "kind": "Service", "name": name, "port": 80, "weight": weight});
     json!([one("podinfo-primary", primary), one("podinfo-canary", canary)])
 }
 
-fn users_route() -> Object {
+pub(super) fn users_route() -> Object {
     Object(json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
         "metadata": {"labels": {"team": "a"}, "name": "podinfo", "namespace": "test", "uid": "u", "resourceVersion": "1"},
         "spec": {"hostnames": ["mine.example.com"], "parentRefs": [{"name": "mine"}], "rules": [
@@ -172,25 +172,14 @@ fn what_cannot_be_expressed_is_refused_with_its_name() {
     let plain = with(json!({"gatewayRefs": []}));
     assert_eq!(refusal(&plain), "GatewayRefs must be specified when using Gateway API as a provider.");
     for (canary, want) in [
-        (
-            with(json!({"match": [{"headers": {"x-a": {"prefix": "1"}}}]})),
-            "cannot match header x-a by {\"prefix\":\"1\"}",
-        ),
+        (with(json!({"match": [{"headers": {"x-a": {}}}]})), "cannot match header x-a by {}"),
         (with(json!({"match": [{"uri": {"suffix": "x"}}]})), "cannot match path by"),
         (with(json!({"match": [{"method": {"prefix": "G"}}]})), "cannot match method by"),
-        // Flagger drops these and sends everybody to the canary: gatewayapi-ab-header-prefix.
-        (
-            both(json!({}), json!({"iterations": 1, "match": [{"headers": {"x-a": {"prefix": "1"}}}]})),
-            "cannot match header",
-        ),
+        // Flagger drops these and sends everybody to the canary.
+        (both(json!({}), json!({"iterations": 1, "match": [{"headers": {"x-a": {}}}]})), "cannot match header"),
         (
             both(json!({}), json!({"iterations": 1, "match": [{"sourceLabels": {"a": "b"}}]})),
             "everybody would match it",
-        ),
-        (both(json!({}), json!({"stepWeight": 5, "mirror": true})), "analysis.mirror is not supported yet"),
-        (
-            both(json!({}), json!({"stepWeight": 5, "sessionAffinity": {"cookieName": "c"}})),
-            "analysis.sessionAffinity is not",
         ),
     ] {
         let message = refusal(&canary);
@@ -210,7 +199,7 @@ fn v1beta1_has_neither_timeouts_nor_cors_and_takes_a_service_as_parent() {
         Some(&json!({"parentRefs": [parent], "rules": [
             {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": backends(100, 0)}]}))
     );
-    let unsupported = routes::unsupported_fields(&canary, Version::V1Beta1);
+    let unsupported = super::unsupported_fields(&canary, Version::V1Beta1);
     assert_eq!(unsupported, ["service.timeout", "service.corsPolicy"]);
 }
 
@@ -356,8 +345,8 @@ async fn conformance() {
                 (json!({"service": {"port": 80, "retries": {"attempts": 1}}}), "service.retries"),
                 (json!({"service": {"port": 80, "gateways": ["x"]}}), "service.gateways"),
                 (json!({"service": {"port": 80, "trafficPolicy": {}}}), "service.trafficPolicy"),
-                (json!({"analysis": {"mirror": true}}), "analysis.mirror"),
-                (json!({"analysis": {"sessionAffinity": {"cookieName": "x"}}}), "analysis.sessionAffinity"),
+                (json!({"analysis": {"mirror": true, "mirrorWeight": 5}}), "analysis.mirrorWeight"),
+                (json!({"analysis": {"match": [{"sourceLabels": {"a": "b"}}]}}), "analysis.match.sourceLabels"),
             ],
         })
         .await;
