@@ -38,6 +38,16 @@ pub enum RouteError {
 /// that the tick will leave, so that route and status agree.
 #[async_trait]
 pub trait TrafficRouter: Send + Sync {
+    /// Writes what the canary's pods need when they start, such as the node of a mesh that their proxy belongs to. Called
+    /// before the first copy of the primary is made.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    async fn prepare(&self, canary: &CanaryView) -> Result<(), RouteError> {
+        let _ = canary;
+        Ok(())
+    }
+
     /// Creates or corrects the route; live weights are kept, and are 100/0 on a new route.
     ///
     /// # Errors

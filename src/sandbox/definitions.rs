@@ -7,7 +7,23 @@ use serde_json::{Value, json};
 pub fn definitions() -> Vec<Value> {
     let gateway =
         |kind, plural, columns| definition("gateway.networking.k8s.io", &["v1", "v1beta1"], kind, plural, columns);
+    let plain = |group, versions, kind, plural| definition(group, versions, kind, plural, &[]);
+    let mut kuma = plain("kuma.io", &["v1alpha1"], "TrafficRoute", "trafficroutes");
+    kuma["spec"]["scope"] = json!("Cluster");
+    for version in kuma["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        // The mesh stands beside the spec.
+        version["schema"]["openAPIV3Schema"]["properties"]["mesh"] = json!({"type": "string"});
+    }
+    let appmesh: &[&str] = &["v1beta2", "v1beta1"];
     vec![
+        plain("networking.istio.io", &["v1beta1"], "VirtualService", "virtualservices"),
+        plain("networking.istio.io", &["v1beta1"], "DestinationRule", "destinationrules"),
+        plain("appmesh.k8s.aws", appmesh, "VirtualNode", "virtualnodes"),
+        plain("appmesh.k8s.aws", &["v1beta2"], "VirtualRouter", "virtualrouters"),
+        plain("appmesh.k8s.aws", appmesh, "VirtualService", "virtualservices"),
+        plain("gateway.solo.io", &["v1"], "RouteTable", "routetables"),
+        plain("gloo.solo.io", &["v1"], "Upstream", "upstreams"),
+        kuma,
         definition(
             "projectcontour.io",
             &["v1"],

@@ -58,6 +58,34 @@ pub trait Route: Send + Sync {
 
     /// Fields of the canary that have no effect, as dotted paths.
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String>;
+
+    /// Objects that the companions are made from besides the canary, such as its Services.
+    fn sources(&self, canary: &CanaryView) -> Vec<ObjectKey> {
+        let _ = canary;
+        Vec::new()
+    }
+
+    /// Keys of the companions.
+    fn companion_keys(&self, canary: &CanaryView) -> Vec<ObjectKey> {
+        let _ = canary;
+        Vec::new()
+    }
+
+    /// Further objects that the route needs, written before it, limited to the fields that are ours and without owner.
+    /// `sources` holds those of [`Self::sources`] that are there.
+    ///
+    /// # Errors
+    /// `Unsupported` when the canary asks for what the kinds cannot express, `Unusable` when a source is missing.
+    fn companions(&self, canary: &CanaryView, sources: &[Arc<Object>]) -> Result<Vec<Object>, Refusal> {
+        let _ = (canary, sources);
+        Ok(Vec::new())
+    }
+
+    /// Whether pods read companions of this kind when they start, so that they must be there before.
+    fn precedes_pods(&self, companion: &ObjectKey) -> bool {
+        let _ = companion;
+        false
+    }
 }
 
 /// A provider with such a route.
@@ -76,6 +104,29 @@ impl<R: Route> Routed<R> {
         Ok(self.cluster.get(&self.route.key(canary)).await?)
     }
 
+    /// The companions as they should be.
+    async fn companions(&self, canary: &CanaryView) -> Result<Vec<Object>, RouteError> {
+        let mut sources = Vec::new();
+        for key in self.route.sources(canary) {
+            sources.extend(self.cluster.get(&key).await?);
+        }
+        Ok(self.route.companions(canary, &sources)?)
+    }
+
+    /// Writes companions. One that somebody else made is taken over in place and does not become ours.
+    async fn accompany(&self, canary: &CanaryView, companions: Vec<Object>) -> Result<(), RouteError> {
+        for mut desired in companions {
+            let live = self.cluster.get(&desired.key()).await?;
+            if live.as_deref().is_none_or(|live| is_controlled_by(live, canary)) {
+                desired.0["metadata"]["ownerReferences"] = json!([owner_reference(canary)]);
+            }
+            if live.is_none_or(|live| !unchanged(&live, &desired)) {
+                self.cluster.apply(&desired, FieldManager::Engine).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
         let desired = self.route.desired(live, canary, weights)?;
         if live.is_none_or(|live| !unchanged(live, &desired)) {
@@ -87,7 +138,14 @@ impl<R: Route> Routed<R> {
 
 #[async_trait]
 impl<R: Route> TrafficRouter for Routed<R> {
+    async fn prepare(&self, canary: &CanaryView) -> Result<(), RouteError> {
+        let mut companions = self.companions(canary).await?;
+        companions.retain(|companion| self.route.precedes_pods(&companion.key()));
+        self.accompany(canary, companions).await
+    }
+
     async fn reconcile(&self, canary: &CanaryView) -> Result<(), RouteError> {
+        self.accompany(canary, self.companions(canary).await?).await?;
         let live = self.live(canary).await?;
         let weights = match live.as_deref().map(|live| self.route.weights(live, canary)).transpose() {
             Ok(weights) => weights.flatten().unwrap_or(Weights::PRIMARY),
@@ -125,7 +183,10 @@ impl<R: Route> TrafficRouter for Routed<R> {
     }
 
     fn objects(&self, canary: &CanaryView) -> Vec<ObjectKey> {
-        vec![self.route.key(canary)]
+        let mut keys = vec![self.route.key(canary)];
+        keys.extend(self.route.sources(canary));
+        keys.extend(self.route.companion_keys(canary));
+        keys
     }
 
     fn refused(&self, canary: &CanaryView) -> Option<String> {

@@ -43,7 +43,10 @@ pub(super) async fn act(
     match action {
         Action::AddFinalizer => actor.finalizer(true).await,
         Action::RemoveFinalizer => actor.finalizer(false).await,
-        Action::CreatePrimary => actor.create_primary().await,
+        Action::CreatePrimary => {
+            actor.router()?.prepare(actor.canary).await?;
+            actor.create_primary().await
+        }
         Action::EnsureServices => actor.services().await,
         // The target itself is what users address.
         Action::EnsureApex if !actor.kind()?.has_template() => Ok(()),

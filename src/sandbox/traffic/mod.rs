@@ -89,12 +89,16 @@ impl Traffic {
         let mut flows = self.flows();
         for ((namespace, app), flow) in &mut *flows {
             let touches = |key: &&ObjectKey| {
-                key.namespace.as_ref() == Some(namespace)
+                // Kuma's routes are in no namespace.
+                key.namespace.as_ref().is_none_or(|known| known == namespace)
                     && match key.gvk.kind.as_str() {
                         "Pod" => flow.knows_pod(&key.name, world.get(key).as_deref()),
                         "Service" => flow.knows_service(&key.name),
-                        // Route objects bear the app's name; Skipper's second one, more than that.
-                        _ => key.name.strip_suffix("-canary").unwrap_or(&key.name) == *app || key.name == *app,
+                        // Route objects bear the app's name; Skipper's second one and App Mesh's, more than that.
+                        _ => {
+                            let name = key.name.split('.').next().unwrap_or_default();
+                            name.strip_suffix("-canary").unwrap_or(name) == *app || name == *app
+                        }
                     }
             };
             if changed.iter().any(|key| touches(&key)) {

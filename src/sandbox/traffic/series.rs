@@ -2,13 +2,13 @@
 //!
 //! For every Envoy cluster `NS_SVC_PORT`: `envoy_cluster_upstream_rq` by `envoy_response_code`,
 //! `envoy_cluster_upstream_rq_xx` by `envoy_response_code_class`, and the histogram `envoy_cluster_upstream_rq_time` in
-//! milliseconds. For every route of Skipper: the histograms `skipper_response_duration_seconds` and
+//! milliseconds. For every [`Meter`]: a counter and a histogram under its own names. For every route of Skipper: the histograms `skipper_response_duration_seconds` and
 //! `skipper_serve_route_duration_seconds` by `code`. For every pod: the histogram `http_request_duration_seconds` by `status`. A counter is there from the
 //! first request that moves it, as with the real ones; all buckets of a histogram come at once.
 
 use super::super::promql::{Labels, Matcher, NAME, Point, matches};
 use super::draw::BOUNDS;
-use super::flow::{About, BUCKETS, Counts, FAILED, NO_ENDPOINT, SUM, Stream};
+use super::flow::{About, BUCKETS, Counts, FAILED, Meter, NO_ENDPOINT, SUM, Stream};
 
 /// Bounds of `http_request_duration_seconds`, in milliseconds: the default of Go's client.
 const SECONDS: [f64; 11] = [5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4];
@@ -37,11 +37,12 @@ const SKIPPER: [&str; 4] = [
 type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
 
 /// Names of labels that all series of a stream have.
-fn common(stream: &Stream) -> &'static [&'static str] {
-    match stream.about {
-        About::Cluster(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
-        About::Route(_) => &["route", "method"],
-        About::Pod(_) => &["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
+fn common(stream: &Stream) -> Vec<&'static str> {
+    match &stream.about {
+        About::Cluster(_) => vec!["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
+        About::Route(_) => vec!["route", "method"],
+        About::Pod(_) => vec!["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
+        About::Meter(_, labels) => labels.iter().map(|(label, _)| *label).collect(),
     }
 }
 
@@ -56,19 +57,28 @@ fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
         (About::Pod(_), "kubernetes_namespace") => namespace,
         (About::Pod(_) | About::Route(_), "method") => "GET",
         (About::Pod(_), "path") => "root",
+        (About::Meter(_, labels), label) => {
+            labels.iter().find(|(known, _)| *known == label).map_or("", |(_, value)| value.as_str())
+        }
         _ => "",
     }
 }
 
 /// Whether any series of a stream can fulfil the matchers, as far as its common labels tell.
 pub(super) fn may_match(stream: &Stream, namespace: &str, matchers: &[Matcher]) -> bool {
-    let names: &[&str] = match stream.about {
-        About::Cluster(_) => &ENVOY,
-        About::Route(_) => &SKIPPER,
-        About::Pod(_) => &HTTP,
+    let names: Vec<String> = match &stream.about {
+        About::Cluster(_) => ENVOY.map(str::to_owned).into(),
+        About::Route(_) => SKIPPER.map(str::to_owned).into(),
+        About::Pod(_) => HTTP.map(str::to_owned).into(),
+        About::Meter(meter, _) => metered_names(meter),
+    };
+    let code = match &stream.about {
+        About::Meter(meter, _) => meter.code,
+        _ => "",
     };
     matchers.iter().all(|matcher| match matcher.name.as_str() {
         NAME => names.iter().any(|name| matcher.is_match(name)),
+        label if label == code => true,
         "le" | "status" | "code" | "envoy_response_code" | "envoy_response_code_class" => true,
         name => matcher.is_match(value(stream, namespace, name)),
     })
@@ -106,7 +116,8 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
         found.push((labels, read));
     };
     let positive = |value: u64| (value > 0, value as f64);
-    match stream.about {
+    match &stream.about {
+        About::Meter(meter, _) => metered(meter, &mut add),
         About::Cluster(_) => {
             for (code, class, from, to) in
                 [("200", "2", 0, BUCKETS), ("500", "", FAILED, 2 * BUCKETS), ("503", "", NO_ENDPOINT, NO_ENDPOINT + 1)]
@@ -155,6 +166,48 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
         }
     }
     found
+}
+
+fn metered_names(meter: &Meter) -> Vec<String> {
+    let histogram = ["bucket", "count", "sum"].map(|part| format!("{}_{part}", meter.duration));
+    [meter.requests.to_owned()].into_iter().chain(histogram).collect()
+}
+
+/// The series of a meter.
+fn metered(meter: &Meter, add: &mut dyn FnMut(&str, &[(&str, &str)], Read)) {
+    let positive = |value: u64| (value > 0, value as f64);
+    let lost: &[_] = if meter.lost { &[("503", NO_ENDPOINT, NO_ENDPOINT + 1)] } else { &[] };
+    for (code, from, to) in [("200", 0, BUCKETS), ("500", FAILED, 2 * BUCKETS)].iter().chain(lost).copied() {
+        if !meter.requests.is_empty() {
+            add(meter.requests, &[(meter.code, code)], Box::new(move |c| positive(sum(c, from, to))));
+        }
+        if meter.duration.is_empty() || code == "503" {
+            continue;
+        }
+        // Without the code good and bad answers are in one histogram, which stands with the good ones.
+        let parts: &'static [usize] = match (meter.coded, code) {
+            (true, "200") => &[0],
+            (true, _) => &[FAILED],
+            (false, "200") => &[0, FAILED],
+            (false, _) => continue,
+        };
+        let labels: &[(&str, &str)] = if meter.coded { &[(meter.code, code)] } else { &[] };
+        let count = move |c: &Counts, index: usize| parts.iter().map(|from| sum(c, *from, from + index)).sum::<u64>();
+        let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
+        for (bound, index) in
+            bounds.zip(1..).filter(|(bound, _)| bound.is_infinite() || !meter.seconds || SECONDS.contains(bound))
+        {
+            let shown = if meter.seconds { bound / 1000.0 } else { bound };
+            let le = if bound.is_infinite() { "+Inf".to_owned() } else { shown.to_string() };
+            let labels: Vec<_> = labels.iter().copied().chain([("le", le.as_str())]).collect();
+            let read = move |c: &Counts| (count(c, BUCKETS) > 0, count(c, index) as f64);
+            add(&format!("{}_bucket", meter.duration), &labels, Box::new(read));
+        }
+        let unit = if meter.seconds { 1.0 } else { 1000.0 };
+        let time = move |c: &Counts| parts.iter().map(|from| seconds(c, *from)).sum::<f64>() * unit;
+        add(&format!("{}_count", meter.duration), labels, Box::new(move |c| positive(count(c, BUCKETS))));
+        add(&format!("{}_sum", meter.duration), labels, Box::new(move |c| (count(c, BUCKETS) > 0, time(c))));
+    }
 }
 
 /// The buckets in seconds of the answers that are counted from `from` on.

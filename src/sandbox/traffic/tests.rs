@@ -422,3 +422,78 @@ fn requests_follow_the_second_ingress_of_skipper() {
     assert_eq!(rate(&bed, ROUTE, 240), 0.0, "switched off, the user's own Ingress leads to the primary");
     near(rate(&bed, "", 240), 100.0, 5.0);
 }
+
+/// Puts route objects in and lets requests follow them for a minute.
+fn metered(objects: &[Json], app: &str, matching: f64) -> Bed {
+    let mut bed = Bed::new("kubernetes", "errors=20%", 100.0);
+    for object in objects {
+        bed.cluster.put(object.clone());
+    }
+    bed.traffic.set_load(Load { matching, ..Load::constant("test", app, at(10), 100.0) });
+    bed.run(20);
+    bed.traffic.record(&bed.cluster, at(20));
+    bed.run(90);
+    bed
+}
+
+#[test]
+fn istio_counts_at_the_destination() {
+    let http = json!([
+        {"match": [{"headers": {"Cookie": {"regex": ".*"}}}], "route": [{"destination": {"host": "web-canary"}}]},
+        {"match": [{"headers": {"x": {"exact": "y"}}}], "route": [{"destination": {"host": "web-canary.test"}, "weight": 100}]},
+        {"route": [{"destination": {"host": "web-primary"}, "weight": 0}]}]);
+    let object = |field: &str, routes: &Json| {
+        json!({"apiVersion": "networking.istio.io/v1beta1", "kind": "VirtualService",
+        "metadata": {"name": "web", "namespace": "test"}, "spec": {field: routes}})
+    };
+    let bed = metered(&[object("http", &http)], "web", 0.25);
+    let rate = |bed: &Bed, workload: &str| {
+        let query = format!(
+            "sum(rate(istio_requests_total{{reporter=\"destination\", destination_workload_namespace=\"test\", destination_workload=~\"{workload}\"}}[1m]))"
+        );
+        bed.query(&query, 90).unwrap_or(0.0)
+    };
+    near(rate(&bed, "web"), 25.0, 3.0);
+    near(rate(&bed, "web-primary"), 75.0, 5.0);
+    let good = "sum(rate(istio_requests_total{destination_workload=\"web\", response_code!~\"5.*\"}[1m])) / sum(rate(istio_requests_total{destination_workload=\"web\"}[1m])) * 100";
+    near(bed.query(good, 90).unwrap(), 80.0, 3.0);
+    let slow = "histogram_quantile(0.99, sum(rate(istio_request_duration_milliseconds_bucket{destination_workload=\"web\"}[30s])) by (le))";
+    near(bed.query(slow, 90).unwrap(), 25.0, 0.2);
+    let tcp = json!([{"route": [{"destination": {"host": "web-primary"}, "weight": 60}, {"destination": {"host": "web-canary"}, "weight": 40}]}]);
+    near(rate(&metered(&[object("tcp", &tcp)], "web", 0.0), "web"), 40.0, 4.0);
+}
+
+#[test]
+fn app_mesh_gloo_and_kuma_count_in_their_envoys() {
+    let node = |name: &str, weight: i64| json!({"virtualNodeRef": {"name": name}, "weight": weight});
+    let route = |priority: i64, matching: Json, targets: Json| {
+        json!({"name": "r", "priority": priority,
+        "httpRoute": {"match": matching, "action": {"weightedTargets": targets}}})
+    };
+    let router = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualRouter",
+        "metadata": {"name": "web", "namespace": "test"}, "spec": {"routes": [
+            route(20, json!({"prefix": "/"}), json!([node("web-primary", 100)])),
+            route(10, json!({"prefix": "/", "headers": [{"name": "x"}]}), json!([node("web-canary", 1)]))]}});
+    let envoy =
+        |labels: &str| format!("sum(rate(envoy_cluster_upstream_rq{{{labels}, envoy_response_code!~\"5.*\"}}[1m]))");
+    let pods = envoy("kubernetes_namespace=\"test\", kubernetes_pod_name=~\"web-[0-9a-zA-Z]+(-[0-9a-zA-Z]+)\"");
+    near(metered(&[router], "web", 0.5).query(&pods, 90).unwrap(), 40.0, 4.0);
+
+    let upstream = |service: &str| {
+        json!({"apiVersion": "gloo.solo.io/v1", "kind": "Upstream",
+        "metadata": {"name": format!("test-{service}upstream-80"), "namespace": "test"},
+        "spec": {"kube": {"serviceName": service}}})
+    };
+    let to = |service: &str, weight: i64| json!({"destination": {"upstream": {"name": format!("test-{service}upstream-80"), "namespace": "test"}}, "weight": weight});
+    let table = json!({"apiVersion": "gateway.solo.io/v1", "kind": "RouteTable", "metadata": {"name": "web", "namespace": "test"},
+        "spec": {"routes": [{"routeAction": {"multi": {"destinations": [to("web-primary", 70), to("web-canary", 30)]}}}]}});
+    let bed = metered(&[upstream("web-primary"), upstream("web-canary"), table], "web", 0.0);
+    let cluster = envoy("envoy_cluster_name=~\"test-web-canaryupstream-[0-9a-zA-Z-]+_[0-9a-zA-Z-]+\"");
+    near(bed.query(&cluster, 90).unwrap(), 24.0, 3.0);
+
+    let split = |service: &str, weight: i64| json!({"weight": weight, "destination": {"kuma.io/service": format!("{service}_test_svc_80")}});
+    let route = json!({"apiVersion": "kuma.io/v1alpha1", "kind": "TrafficRoute", "metadata": {"name": "web"},
+        "spec": {"conf": {"split": [split("web-primary", 50), split("web-canary", 50)]}}});
+    let service = envoy("service=~\"web-canary_test_svc_[0-9a-zA-Z-]+\"");
+    near(metered(&[route], "web", 0.0).query(&service, 90).unwrap(), 40.0, 4.0);
+}

@@ -3,16 +3,22 @@
 //! One file for each kind of route object, tried in turn by [`split`]: a further provider is one more file, and its name in
 //! the list there.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::workloads::World;
 use super::flow::About;
 use super::load::Load;
-use crate::domain::{Object, ObjectKey};
+use crate::domain::{Gvk, Object, ObjectKey};
 
+mod appmesh;
 mod contour;
 mod gateway;
+mod gloo;
+mod istio;
 mod knative;
+mod kuma;
 mod skipper;
 
 /// The part of an app's requests that one Service gets.
@@ -26,7 +32,17 @@ pub(super) struct Share {
 
 /// Where an app's requests go now. `None`: there is neither a route nor a Service of that name.
 pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
-    let kinds = [contour::split, gateway::split, skipper::split, knative::split, service];
+    let kinds = [
+        contour::split,
+        gateway::split,
+        istio::split,
+        appmesh::split,
+        gloo::split,
+        kuma::split,
+        knative::split,
+        skipper::split,
+        service,
+    ];
     kinds.iter().find_map(|split| split(world, load))
 }
 
@@ -39,6 +55,33 @@ fn add(shares: &mut Vec<Share>, backend: &Value, load: &Load, fraction: f64) {
         Some(share) => share.fraction += fraction,
         None => shares.push(Share { service: name.to_owned(), counted, fraction }),
     }
+}
+
+/// A part of the requests goes to a Service, and whatever is given counts it.
+fn share(shares: &mut Vec<Share>, service: &str, counted: Option<About>, fraction: f64) {
+    match shares.iter_mut().find(|share| share.service == service && share.counted == counted) {
+        Some(share) => share.fraction += fraction,
+        None => shares.push(Share { service: service.to_owned(), counted, fraction }),
+    }
+}
+
+/// The array at a field; empty when there is none.
+fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+    value.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The Deployment whose pods a Service selects.
+fn workload(world: &dyn World, namespace: &str, service: &str) -> Option<String> {
+    let wanted = selector(world, namespace, service)?;
+    let deployments = world.list(&Gvk::new("apps/v1", "Deployment"), Some(namespace));
+    let takes = |deployment: &&Arc<Object>| {
+        let labels = deployment.at("/spec/template/metadata/labels");
+        let has = |(name, value): &(String, String)| {
+            labels.and_then(|labels| labels.get(name)?.as_str()) == Some(value.as_str())
+        };
+        wanted.iter().all(has)
+    };
+    deployments.iter().find(takes).map(|deployment| deployment.name().to_owned())
 }
 
 fn lost(fraction: f64) -> Option<Share> {
