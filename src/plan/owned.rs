@@ -46,6 +46,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("traefik.containo.us", "TraefikService"),
     ("split.smi-spec.io", "TrafficSplit"),
     ("gateway.solo.io", "RouteTable"),
+    ("appmesh.k8s.aws", "VirtualRouter"),
     ("kuma.io", "TrafficRoute"),
 ];
 

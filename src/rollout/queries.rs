@@ -50,15 +50,16 @@ fn plain(requests: &str, labels: &str, good: &str, bucket: &str) -> Queries {
 const PODS: &str =
     r#"kubernetes_namespace="{{ namespace }}", kubernetes_pod_name=~"{{ target }}-[0-9a-zA-Z]+(-[0-9a-zA-Z]+)""#;
 
-/// One arm for each observer. Whatever is not known is asked as Istio, as Flagger does.
+/// One arm for each observer. Flagger asks Gloo and Kuma by the target's name, though the upstreams are named by the
+/// Service, so that it finds nothing where `service.name` differs. Whatever is not known is asked as Istio, as Flagger does.
 fn queries(provider: &str) -> Queries {
     match observer(provider) {
         "contour" => envoy(r#"envoy_cluster_name=~"{{ namespace }}_{{ service }}-canary_[0-9a-zA-Z-]+""#),
         "gloo" => {
-            envoy(r#"envoy_cluster_name=~"{{ namespace }}-{{ target }}-canaryupstream-[0-9a-zA-Z-]+_[0-9a-zA-Z-]+""#)
+            envoy(r#"envoy_cluster_name=~"{{ namespace }}-{{ service }}-canaryupstream-[0-9a-zA-Z-]+_[0-9a-zA-Z-]+""#)
         }
         // Not in the record; written as the other Envoy ones.
-        "kuma" => envoy(r#"service=~"{{ target }}-canary_{{ namespace }}_svc_[0-9a-zA-Z-]+""#),
+        "kuma" => envoy(r#"service=~"{{ service }}-canary_{{ namespace }}_svc_[0-9a-zA-Z-]+""#),
         "knative" => envoy(r#"envoy_cluster_name=~"{{ namespace }}/{{ variables.revision }}""#),
         "appmesh" => plain(
             "envoy_cluster_upstream_rq",
@@ -305,6 +306,15 @@ mod tests {
             let query = |source, interval| builtin(provider, source, &model("ns", interval)).unwrap_or_default();
             assert_eq!(query(Source::SuccessRate, "1m"), *success_rate, "{provider}");
             assert_eq!(query(Source::Duration, "30s"), *duration, "{provider}");
+        }
+    }
+
+    #[test]
+    fn upstreams_are_named_by_the_service() {
+        let model = Model { service: "web".into(), ..model("ns", "1m") };
+        for (provider, want) in [("gloo", r#"=~"ns-web-canaryupstream-"#), ("kuma", r#"=~"web-canary_ns_svc_"#)] {
+            let query = builtin(provider, Source::SuccessRate, &model).unwrap_or_default();
+            assert!(query.contains(want), "{query}");
         }
     }
 

@@ -2,14 +2,17 @@
 //! the conformance suite. One whose canaries have one route object implements [`routed::Route`]; reading, writing and
 //! giving back are the same for all of them.
 
+pub mod appmesh;
 #[cfg(test)]
 mod conformance;
 pub mod contour;
 mod divided;
 pub mod gatewayapi;
+pub mod gloo;
 pub mod istio;
 pub mod knative;
 pub mod kubernetes;
+pub mod kuma;
 pub mod routed;
 pub mod skipper;
 
@@ -40,6 +43,18 @@ struct Provider {
 /// The implemented providers, by name.
 const PROVIDERS: &[Provider] = &[
     Provider {
+        name: "appmesh",
+        router: |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta1)),
+        unsupported_fields: |canary| appmesh::unsupported_fields(canary, appmesh::Version::V1Beta1),
+        refused: |canary| appmesh::refused(canary, appmesh::Version::V1Beta1),
+    },
+    Provider {
+        name: "appmesh:v1beta2",
+        router: |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta2)),
+        unsupported_fields: |canary| appmesh::unsupported_fields(canary, appmesh::Version::V1Beta2),
+        refused: |canary| appmesh::refused(canary, appmesh::Version::V1Beta2),
+    },
+    Provider {
         name: "contour",
         router: |cluster, options| Arc::new(contour::router(cluster, options.ingress_class)),
         unsupported_fields: contour::unsupported_fields,
@@ -56,6 +71,12 @@ const PROVIDERS: &[Provider] = &[
         router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1)),
         unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
         refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
+    },
+    Provider {
+        name: "gloo",
+        router: |cluster, _| Arc::new(gloo::router(cluster)),
+        unsupported_fields: gloo::unsupported_fields,
+        refused: gloo::refused,
     },
     Provider {
         name: "istio",
@@ -76,6 +97,12 @@ const PROVIDERS: &[Provider] = &[
         refused: |_| None,
     },
     Provider {
+        name: "kuma",
+        router: |cluster, _| Arc::new(kuma::router(cluster)),
+        unsupported_fields: kuma::unsupported_fields,
+        refused: kuma::refused,
+    },
+    Provider {
         name: "skipper",
         router: |cluster, _| Arc::new(skipper::Skipper::new(cluster)),
         unsupported_fields: skipper::unsupported_fields,
@@ -89,10 +116,16 @@ pub fn supported() -> String {
     names.join(", ")
 }
 
-/// The implemented provider that a name means. Flagger takes `gatewayapi:v1alpha2`, which its flag admits and its CRD does
-/// not, for v1.
+/// The implemented provider that a name means. Flagger's flag admits names that its CRD does not: `gatewayapi:v1alpha2`,
+/// taken for v1, and whatever begins with `appmesh` or `gloo` (`pkg/router/factory.go`).
 fn find(name: &str) -> Option<&'static Provider> {
-    let name = if name == "gatewayapi:v1alpha2" { "gatewayapi:v1" } else { name };
+    let name = match name {
+        "gatewayapi:v1alpha2" => "gatewayapi:v1",
+        name if name.starts_with("appmesh:v1beta2") => "appmesh:v1beta2",
+        "appmesh:v1beta1" => "appmesh",
+        name if name.starts_with("gloo:") => "gloo",
+        name => name,
+    };
     PROVIDERS.iter().find(|provider| provider.name == name)
 }
 
@@ -172,12 +205,16 @@ mod tests {
     #[test]
     fn providers_are_found_by_name_and_others_refused_by_name() {
         let router = |name: &str| super::router(name, Arc::new(MemoryCluster::default()), Options::default()).err();
-        for name in PROVIDERS.iter().map(|provider| provider.name).chain(["gatewayapi:v1alpha2"]) {
+        for name in PROVIDERS.iter().map(|provider| provider.name).chain([
+            "gatewayapi:v1alpha2",
+            "appmesh:v1beta1",
+            "gloo:gloo-system",
+        ]) {
             assert_eq!(router(name), None);
         }
         let there_is = format!("supported are: {}", super::supported());
-        assert!(there_is.contains(": contour, "), "{there_is}");
-        assert_eq!(router("appmesh"), Some(format!("provider `appmesh` is not implemented yet; {there_is}")));
+        assert!(there_is.contains(" contour, "), "{there_is}");
+        assert_eq!(router("nginx"), Some(format!("provider `nginx` is not implemented yet; {there_is}")));
         // Flagger takes it for Istio.
         assert_eq!(router("gatewayapi"), Some(format!("provider `gatewayapi` is unknown; {there_is}")));
     }

@@ -224,6 +224,40 @@ pub(super) fn metadata(canary: &CanaryView, owned: bool, original: &str, origina
     metadata
 }
 
+/// The path prefix of the first entry of `service.match`, `/` when there is none: all that some providers read of it.
+pub(super) fn first_prefix(canary: &CanaryView) -> &str {
+    let first = canary.spec.service.matches.first();
+    let prefix = first.and_then(|first| first.pointer("/uri/prefix")?.as_str());
+    prefix.filter(|prefix| !prefix.is_empty()).unwrap_or("/")
+}
+
+/// Whether `service.match` says more than that.
+pub(super) fn is_more_than_prefix(canary: &CanaryView) -> bool {
+    let more = |entry: &Value| {
+        entry.as_object().is_some_and(|e| e.keys().any(|k| k != "uri" && k != "name"))
+            || entry.get("uri").and_then(Value::as_object).is_some_and(|uri| uri.keys().any(|k| k != "prefix"))
+    };
+    let matches = &canary.spec.service.matches;
+    matches.len() > 1 || matches.first().is_some_and(more)
+}
+
+/// The selector of a Service among objects that were read.
+///
+/// # Errors
+/// `Unusable` when the Service is not there, or selects nothing.
+pub(super) fn selector(sources: &[Arc<Object>], service: &str) -> Result<Value, Refusal> {
+    let found = sources.iter().find(|object| object.gvk().kind == "Service" && object.name() == service);
+    let selector = found.and_then(|object| object.at("/spec/selector")).filter(|selector| selector.is_object());
+    selector.cloned().ok_or_else(|| Refusal::Unusable(format!("Service {service} is not there or has no selector")))
+}
+
+/// Keys of the Services of primary and canary.
+pub(super) fn services(canary: &CanaryView) -> Vec<ObjectKey> {
+    [canary.spec.primary_service(), canary.spec.canary_service()]
+        .map(|name| ObjectKey::namespaced("v1", "Service", &canary.key.namespace, &name))
+        .into()
+}
+
 /// Every field of `spec.service` that shapes a route, and whether the canary has it: what a provider that reads none of
 /// them cannot honour.
 pub(super) fn route_fields(canary: &CanaryView) -> Vec<(bool, &'static str)> {

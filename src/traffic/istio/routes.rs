@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{API_VERSION, conditions};
 use crate::api::canary::{CanaryView, Service};
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
+use crate::rollout::affinity::{Cookie, Cookies};
 use crate::rollout::objects::is_controlled_by;
 use crate::traffic::divided::{self, Rules, list, narrowed, percent};
 use crate::traffic::routed::{Refusal, metadata, route_fields};
@@ -179,6 +180,7 @@ struct View {
     fields: Map<String, Value>,
     tests: Vec<Value>,
     mirror_weight: i64,
+    cookies: Cookies,
 }
 
 impl View {
@@ -187,8 +189,8 @@ impl View {
         if names.tcp {
             return Ok(names);
         }
-        let _ = weights;
-        Ok(Self { tests: conditions::tests(canary)?, ..names })
+        let cookies = Cookies::of(canary, weights).unwrap_or_default();
+        Ok(Self { tests: conditions::tests(canary)?, cookies, ..names })
     }
 
     fn names(canary: &CanaryView) -> Self {
@@ -206,6 +208,7 @@ impl View {
             fields: if tcp { Map::new() } else { fields(service) },
             tests: Vec::new(),
             mirror_weight: canary.spec.analysis().map_or(0, |analysis| analysis.mirror_weight),
+            cookies: Cookies::default(),
         }
     }
 
@@ -253,6 +256,27 @@ impl View {
         ])
     }
 
+    /// The routes of requests with a cookie, which come before the one that all others take.
+    fn sticky(&self, rule: &Value, rest: &Value, weights: Weights) -> Vec<Value> {
+        let route = |cookie: &Cookie, weights: Weights| {
+            let condition = json!({"headers": {"Cookie": {"regex": cookie.pattern}}});
+            let mut made = rest.clone();
+            made["match"] = Value::Array(narrowed(&[condition], list(rule, "match")));
+            made["route"] = self.both(rule, weights);
+            made
+        };
+        let cookies = &self.cookies;
+        let mut out = Vec::new();
+        out.extend(cookies.canary.as_ref().map(|cookie| route(cookie, Weights::canary(100))));
+        out.extend(cookies.primary.as_ref().map(|cookie| route(cookie, Weights::PRIMARY)));
+        out.extend(cookies.stale.as_ref().map(|cookie| {
+            let mut made = route(cookie, weights);
+            set_cookie(&mut made, cookie);
+            made
+        }));
+        out
+    }
+
     fn mirror(&self, route: &mut Value) {
         let mut mirror = json!({"host": self.canary});
         if let Some(port) = self.port {
@@ -289,23 +313,36 @@ impl Rules for View {
         if let Some(rest) = rest.as_object_mut() {
             rest.extend(self.fields.clone());
         }
+        let mut out = self.sticky(rule, &rest, weights);
         let mut weighted = rest.clone();
         weighted["route"] = self.both(rule, weights);
+        for (index, cookie) in [&self.cookies.primary, &self.cookies.canary].into_iter().enumerate() {
+            if let (Some(cookie), Some(destination)) = (cookie, weighted["route"].get_mut(index)) {
+                set_cookie(destination, cookie);
+            }
+        }
         if weights.mirrored && !self.tcp {
             self.mirror(&mut weighted);
         }
         if self.tests.is_empty() {
-            return vec![weighted];
+            out.push(weighted);
+            return out;
         }
         weighted["match"] = Value::Array(narrowed(&self.tests, list(rule, "match")));
         rest["route"] = json!([self.destination(rule, &self.primary, 100)]);
-        vec![weighted, rest]
+        out.extend([weighted, rest]);
+        out
     }
 
     fn leads_to(&self, rule: &Value) -> String {
         let hosts = destinations(rule).iter().filter_map(|entry| entry.pointer("/destination/host")?.as_str());
         hosts.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Sets a cookie on the answers of a route or of a destination.
+fn set_cookie(place: &mut Value, cookie: &Cookie) {
+    place["headers"]["response"]["add"]["Set-Cookie"] = json!(cookie.set);
 }
 
 fn destinations(route: &Value) -> &[Value] {

@@ -193,6 +193,28 @@ fn requests_are_mirrored_from_the_weighted_route() {
 }
 
 #[test]
+fn session_affinity_is_the_one_of_the_record() {
+    // istio-session-affinity/objects.jsonl
+    let affinity = json!({"cookieName": "canary-cookie", "primaryCookieName": "primary-cookie"});
+    let mut canary = with(
+        json!({"headers": {"response": {"add": {"x": "1"}}}, "match": [{"headers": {"y": {"exact": "2"}}}]}),
+        json!({"interval": "10s", "stepWeight": 25, "sessionAffinity": affinity}),
+    );
+    assert_eq!(made(&canary, None, Weights::PRIMARY).at("/spec/http").and_then(Value::as_array).map(Vec::len), Some(1));
+    canary.status.session_affinity_cookie = Some("canary-cookie=abc".to_owned());
+    canary.status.primary_session_affinity_cookie = Some("primary-cookie=def".to_owned());
+    let running = made(&canary, None, Weights::canary(25));
+    assert_eq!(routes::weights(&running, &canary).unwrap(), Some(Weights::canary(25)));
+    assert_eq!(made(&canary, Some(&running), Weights::canary(25)).at("/spec"), running.at("/spec"), "made once");
+    canary.status.previous_session_affinity_cookie = canary.status.session_affinity_cookie.take();
+    let ended = made(&canary, Some(&running), Weights::PRIMARY);
+    assert_eq!(routes::weights(&ended, &canary).unwrap(), Some(Weights::PRIMARY));
+    insta::assert_snapshot!(
+        serde_json::to_string_pretty(&json!([running.0["spec"]["http"], ended.0["spec"]["http"]])).unwrap()
+    );
+}
+
+#[test]
 fn foreign_routes_of_ours_stay_where_they_are() {
     let canary = with(json!({}), json!({"stepWeight": 25}));
     let mut live = made(&canary, None, Weights::canary(25));
