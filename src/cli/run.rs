@@ -289,7 +289,8 @@ fn ports(
     drain: Drain,
 ) -> Ports {
     let routed = cluster.clone();
-    let options = traffic::Options { ingress_class: config.flagger.ingress_class.clone() };
+    let options =
+        traffic::Options { ingress_class: config.flagger.ingress_class.clone(), ..traffic::Options::default() };
     Ports {
         metrics: Arc::new(
             metrics::Metrics::new(clock.clone())

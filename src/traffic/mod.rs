@@ -1,11 +1,14 @@
 //! Traffic providers: one folder each, chosen by name. A new provider is a folder, one entry of [`PROVIDERS`], and a run of
 //! the conformance suite. One whose canaries have one route object implements [`routed::Route`]; reading, writing and
-//! giving back are the same for all of them.
+//! giving back are the same for all of them. One that puts a second object beside the user's own implements
+//! [`copied::Copy`].
 
+pub mod apisix;
 pub mod appmesh;
 #[cfg(test)]
 mod conformance;
 pub mod contour;
+pub mod copied;
 mod divided;
 pub mod gatewayapi;
 pub mod gloo;
@@ -13,8 +16,11 @@ pub mod istio;
 pub mod knative;
 pub mod kubernetes;
 pub mod kuma;
+pub mod nginx;
 pub mod routed;
 pub mod skipper;
+pub mod smi;
+pub mod traefik;
 
 use std::sync::Arc;
 
@@ -30,6 +36,10 @@ use crate::ports::{Cluster, TrafficRouter};
 pub struct Options {
     /// `spec.ingressClassName` of generated HTTPProxies (`-ingress-class`).
     pub ingress_class: Option<String>,
+    /// Prefix of the annotations of canary Ingresses (`-ingress-annotations-prefix`), ingress-nginx's own when unset.
+    pub ingress_annotations_prefix: Option<String>,
+    /// The mesh that the name of a provider ends in, as in `smi:v1alpha2:istio`; [`router`] fills it in.
+    pub mesh: Option<String>,
 }
 
 /// One implemented provider.
@@ -42,6 +52,12 @@ struct Provider {
 
 /// The implemented providers, by name.
 const PROVIDERS: &[Provider] = &[
+    Provider {
+        name: "apisix",
+        router: |cluster, _| Arc::new(apisix::router(cluster)),
+        unsupported_fields: apisix::unsupported_fields,
+        refused: apisix::refused,
+    },
     Provider {
         name: "appmesh",
         router: |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta1)),
@@ -103,10 +119,52 @@ const PROVIDERS: &[Provider] = &[
         refused: kuma::refused,
     },
     Provider {
+        name: "linkerd",
+        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh)),
+        unsupported_fields: smi::unsupported_fields,
+        refused: smi::refused,
+    },
+    Provider {
+        name: "nginx",
+        router: |cluster, options| Arc::new(nginx::router(cluster, options.ingress_annotations_prefix)),
+        unsupported_fields: nginx::unsupported_fields,
+        refused: nginx::refused,
+    },
+    Provider {
+        name: "osm",
+        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh)),
+        unsupported_fields: smi::unsupported_fields,
+        refused: smi::refused,
+    },
+    Provider {
         name: "skipper",
-        router: |cluster, _| Arc::new(skipper::Skipper::new(cluster)),
+        router: |cluster, _| Arc::new(skipper::router(cluster)),
         unsupported_fields: skipper::unsupported_fields,
-        refused: |_| None,
+        refused: skipper::refused,
+    },
+    Provider {
+        name: "smi:v1alpha1",
+        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh)),
+        unsupported_fields: smi::unsupported_fields,
+        refused: smi::refused,
+    },
+    Provider {
+        name: "smi:v1alpha2",
+        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh)),
+        unsupported_fields: smi::unsupported_fields,
+        refused: smi::refused,
+    },
+    Provider {
+        name: "smi:v1alpha3",
+        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha3, options.mesh)),
+        unsupported_fields: smi::unsupported_fields,
+        refused: smi::refused,
+    },
+    Provider {
+        name: "traefik",
+        router: |cluster, _| Arc::new(traefik::router(cluster)),
+        unsupported_fields: traefik::unsupported_fields,
+        refused: traefik::refused,
     },
 ];
 
@@ -117,8 +175,10 @@ pub fn supported() -> String {
 }
 
 /// The implemented provider that a name means. Flagger's flag admits names that its CRD does not: `gatewayapi:v1alpha2`,
-/// taken for v1, and whatever begins with `appmesh` or `gloo` (`pkg/router/factory.go`).
+/// taken for v1, whatever begins with `appmesh` or `gloo`, and the name of a mesh after `smi:VERSION`
+/// (`pkg/router/factory.go`).
 fn find(name: &str) -> Option<&'static Provider> {
+    let name = mesh(name).map_or(name, |(version, _)| version);
     let name = match name {
         "gatewayapi:v1alpha2" => "gatewayapi:v1",
         name if name.starts_with("appmesh:v1beta2") => "appmesh:v1beta2",
@@ -127,6 +187,12 @@ fn find(name: &str) -> Option<&'static Provider> {
         name => name,
     };
     PROVIDERS.iter().find(|provider| provider.name == name)
+}
+
+/// `smi:VERSION` and the mesh behind it.
+fn mesh(name: &str) -> Option<(&str, &str)> {
+    let (version, mesh) = name.strip_prefix("smi:")?.split_once(':')?;
+    (!mesh.is_empty()).then_some((name.get(.."smi:".len() + version.len())?, mesh))
 }
 
 /// Whether a name means an implemented provider.
@@ -141,7 +207,8 @@ pub fn is_known(name: &str) -> bool {
 /// takes an unknown name for Istio.)
 pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
     if let Some(found) = find(provider) {
-        return Ok((found.router)(cluster, options));
+        let mesh = mesh(provider).map(|(_, mesh)| mesh.to_owned());
+        return Ok((found.router)(cluster, Options { mesh, ..options }));
     }
     let how = if api::canary::PROVIDERS.contains(&provider) { "not implemented yet" } else { "unknown" };
     Err(format!("provider `{provider}` is {how}; supported are: {}", supported()))
@@ -182,7 +249,8 @@ fn has_stale_fields(live: &Object, desired: &Object) -> bool {
     let entries = live.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
     let ours = entries.filter(|entry| {
         let is = |field: &str, value: &str| entry.get(field).and_then(Value::as_str) == Some(value);
-        is("manager", FieldManager::Engine.as_str()) && is("operation", "Apply")
+        // What Flagger wrote becomes ours with the next apply.
+        is("manager", FieldManager::Engine.as_str()) && is("operation", "Apply") || is("manager", "flagger")
     });
     ours.into_iter().any(|entry| {
         ["metadata/labels", "metadata/annotations", "spec"].iter().any(|place| {
@@ -209,12 +277,15 @@ mod tests {
             "gatewayapi:v1alpha2",
             "appmesh:v1beta1",
             "gloo:gloo-system",
+            "smi:v1alpha2:linkerd",
         ]) {
             assert_eq!(router(name), None);
         }
         let there_is = format!("supported are: {}", super::supported());
         assert!(there_is.contains(" contour, "), "{there_is}");
-        assert_eq!(router("nginx"), Some(format!("provider `nginx` is not implemented yet; {there_is}")));
+        for name in ["smi", "smi:", "smi:v1alpha4", "smi:v1alpha1:", "linkerd:x"] {
+            assert_eq!(router(name), Some(format!("provider `{name}` is unknown; {there_is}")));
+        }
         // Flagger takes it for Istio.
         assert_eq!(router("gatewayapi"), Some(format!("provider `gatewayapi` is unknown; {there_is}")));
     }

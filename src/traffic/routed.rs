@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::unchanged;
+use crate::api::Analysis;
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object, ObjectKey, Weights, canonical_json};
 use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
@@ -203,6 +204,22 @@ pub(super) fn refused(route: &impl Route, canary: &CanaryView) -> Option<String>
     route.desired(None, canary, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
 }
 
+/// Refuses an A/B test where requests cannot be told apart: everybody would be sent to the canary.
+pub(super) fn without_ab(canary: &CanaryView, provider: &str) -> Result<(), Refusal> {
+    let test = !canary.spec.skip_analysis && canary.spec.analysis().is_some_and(is_ab);
+    if test {
+        return Err(Refusal::Unsupported(format!(
+            "{provider} cannot route by analysis.match: remove it for a Blue/Green test of all users"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether an analysis is an A/B test (Flagger `scheduler.go`: a match with iterations).
+pub(super) fn is_ab(analysis: &Analysis) -> bool {
+    !analysis.matches.is_empty() && analysis.iterations > 0
+}
+
 /// The metadata of a route: the apex Service's labels and annotations, an owner reference where the route is ours, and
 /// under `original` the parts of a user's object as they were.
 pub(super) fn metadata(canary: &CanaryView, owned: bool, original: &str, originals: &BTreeMap<String, Value>) -> Value {
@@ -276,4 +293,19 @@ pub(super) fn route_fields(canary: &CanaryView) -> Vec<(bool, &'static str)> {
         (service.gateway_refs.is_some(), "service.gatewayRefs"),
         (service.traffic_policy.is_some(), "service.trafficPolicy"),
     ]
+}
+
+/// The fields that shape routes and that the canary has, but for those that are `honoured`, as dotted paths.
+pub(super) fn unhonoured(canary: &CanaryView, honoured: &[&str]) -> Vec<String> {
+    let mut fields = route_fields(canary);
+    fields.push((canary.spec.service.delegation, "service.delegation"));
+    if let Some(analysis) = canary.spec.analysis() {
+        fields.extend([
+            (!analysis.matches.is_empty(), "analysis.match"),
+            (analysis.mirror, "analysis.mirror"),
+            (analysis.session_affinity.is_some(), "analysis.sessionAffinity"),
+        ]);
+    }
+    fields.retain(|(present, path)| *present && !honoured.contains(path));
+    fields.into_iter().map(|(_, path)| path.to_owned()).collect()
 }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
-use crate::ports::RouteError;
 use crate::rollout::objects::owner_reference;
-use crate::traffic::routed::route_fields;
+use crate::traffic::copied::is_copied;
+use crate::traffic::routed::{Refusal, unhonoured};
 
 /// Weights of the backends that share a host and path: `{"SERVICE": WEIGHT}`.
 const WEIGHTS: &str = "zalando.org/backend-weights";
@@ -22,18 +22,16 @@ const PREDICATE: &str = "zalando.org/skipper-predicate";
 const FIRST: &str = "Weight(100)";
 /// Takes the canary Ingress out of service: requests reach the primary by the user's Ingress and the apex Service.
 const NEVER: &str = "False()";
-/// What kubectl writes about the user's Ingress would be wrong about the copy.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const API_VERSION: &str = "networking.k8s.io/v1";
 
 /// Keys of the user's Ingress and of the canary Ingress. Whatever version `ingressRef` names, v1 is used.
 ///
 /// # Errors
 /// `Unsupported` when the canary names no Ingress.
-pub(super) fn keys(canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), RouteError> {
+pub(super) fn keys(canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
     let reference = canary.spec.ingress_ref.as_ref().map(|reference| reference.name.as_str());
     let Some(name) = reference.filter(|name| !name.is_empty()) else {
-        return Err(RouteError::Unsupported("ingressRef is missing: provider skipper needs an Ingress".to_owned()));
+        return Err(Refusal::Unsupported("ingressRef is missing: provider skipper needs an Ingress".to_owned()));
     };
     let key = |name: &str| ObjectKey::namespaced(API_VERSION, "Ingress", &canary.key.namespace, name);
     Ok((key(name), key(&format!("{name}-canary"))))
@@ -43,12 +41,7 @@ pub(super) fn keys(canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), RouteE
 ///
 /// # Errors
 /// `Unusable` when the user's Ingress does not lead to the apex Service.
-pub(super) fn desired(
-    apex: &Object,
-    canary: &CanaryView,
-    weights: Weights,
-    serving: bool,
-) -> Result<Object, RouteError> {
+pub(super) fn desired(apex: &Object, canary: &CanaryView, weights: Weights, serving: bool) -> Result<Object, Refusal> {
     let mut spec = apex.at("/spec").cloned().unwrap_or_else(|| json!({}));
     let mut found = false;
     for rule in spec.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -65,7 +58,7 @@ pub(super) fn desired(
     }
     if !found {
         let message = format!("{} has no path to Service {}", apex.key(), canary.spec.apex_name());
-        return Err(RouteError::Unusable(message));
+        return Err(Refusal::Unusable(message));
     }
     let mut annotations: BTreeMap<String, String> =
         apex.annotations().into_iter().filter(|(key, _)| is_copied(key)).collect();
@@ -88,11 +81,6 @@ pub(super) fn desired(
     Ok(Object(json!({"apiVersion": API_VERSION, "kind": "Ingress", "metadata": metadata, "spec": spec})))
 }
 
-/// Whether a label or annotation of the user's Ingress goes to the copy.
-fn is_copied(key: &str) -> bool {
-    key != LAST_APPLIED && !key.starts_with("serin.dev/")
-}
-
 /// The predicates of an annotation, without the two that are ours.
 fn predicates(text: &str) -> Vec<String> {
     let parts = text.split("&&").map(str::trim);
@@ -103,8 +91,8 @@ fn predicates(text: &str) -> Vec<String> {
 ///
 /// # Errors
 /// `Unusable` when the annotation is missing or says nothing that has a meaning.
-pub(super) fn weights(live: &Object, canary: &CanaryView) -> Result<Weights, RouteError> {
-    let unusable = |why: &str| RouteError::Unusable(format!("annotation {WEIGHTS} of {} {why}", live.key()));
+pub(super) fn weights(live: &Object, canary: &CanaryView) -> Result<Weights, Refusal> {
+    let unusable = |why: &str| Refusal::Unusable(format!("annotation {WEIGHTS} of {} {why}", live.key()));
     let text = live.annotation(WEIGHTS).ok_or_else(|| unusable("is missing"))?;
     let weights: BTreeMap<String, f64> = serde_json::from_str(text).map_err(|_| unusable("is not a map of weights"))?;
     let weight = |service: String| weights.get(&service).copied().filter(|weight| *weight > 0.0).unwrap_or(0.0);
@@ -124,16 +112,7 @@ pub(super) fn is_serving(live: &Object) -> bool {
 
 /// Fields of the canary that have no effect here, as dotted paths.
 pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    let mut fields = route_fields(canary);
-    fields.push((canary.spec.service.delegation, "service.delegation"));
-    if let Some(analysis) = canary.spec.analysis() {
-        fields.extend([
-            (!analysis.matches.is_empty(), "analysis.match"),
-            (analysis.mirror, "analysis.mirror"),
-            (analysis.session_affinity.is_some(), "analysis.sessionAffinity"),
-        ]);
-    }
-    fields.into_iter().filter(|(present, _)| *present).map(|(_, path)| path.to_owned()).collect()
+    unhonoured(canary, &[])
 }
 
 fn backend(path: &Value) -> Option<&str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{Skipper, ingress};
+use super::{ingress, router};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
@@ -91,7 +91,7 @@ fn predicates_of_flagger_are_replaced_as_its_tests_say() {
 async fn the_ingress_serves_while_the_canary_has_weight() {
     let cluster = Arc::new(MemoryCluster::default());
     cluster.seed(plain_users());
-    let router = Skipper::new(cluster.clone());
+    let router = router(cluster.clone());
     let (_, key) = ingress::keys(&plain()).unwrap();
     let predicate = || annotation(&cluster.peek(&key).unwrap(), "skipper-predicate");
     router.reconcile(&plain()).await.unwrap();
@@ -111,7 +111,7 @@ async fn the_ingress_serves_while_the_canary_has_weight() {
 async fn q02_a_changed_ingress_is_followed_without_touching_the_weights() {
     let cluster = Arc::new(MemoryCluster::default());
     cluster.seed(plain_users());
-    let router = Skipper::new(cluster.clone());
+    let router = router(cluster.clone());
     router.set(&plain(), Weights::canary(40)).await.unwrap();
     cluster.seed(users(json!({"a": "b"}), json!([path("/v2", "podinfo")])));
     router.reconcile(&plain()).await.unwrap();
@@ -125,7 +125,7 @@ async fn q02_a_changed_ingress_is_followed_without_touching_the_weights() {
 #[tokio::test]
 async fn what_is_missing_or_in_the_way_is_named() {
     let cluster = Arc::new(MemoryCluster::default());
-    let router = Skipper::new(cluster.clone());
+    let router = router(cluster.clone());
     let message = |result: Result<(), RouteError>| result.unwrap_err().to_string();
     let without = router.reconcile(&canary(json!({}))).await;
     assert_eq!(message(without), "ingressRef is missing: provider skipper needs an Ingress");
@@ -174,7 +174,7 @@ async fn conformance() {
     let cluster = Arc::new(MemoryCluster::default());
     cluster.seed(plain_users());
     conforms(Case {
-        router: &Skipper::new(cluster.clone()),
+        router: &router(cluster.clone()),
         cluster,
         route: ingress::keys(&plain()).unwrap().1,
         own_fields: json!({}),
