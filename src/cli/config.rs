@@ -89,10 +89,8 @@ pub struct FlaggerFlags {
     pub cluster_name: Option<String>,
     /// Ingress class of generated HTTPProxies.
     pub ingress_class: Option<String>,
-    /// Annotation prefix of NGINX; comes with that provider.
-    #[serde(deserialize_with = "not_yet::ingress_annotations_prefix")]
-    #[schemars(schema_with = "words::any")]
-    pub ingress_annotations_prefix: NotYet,
+    /// Prefix of the annotations that ingress-nginx reads, `nginx.ingress.kubernetes.io` when unset.
+    pub ingress_annotations_prefix: Option<String>,
     /// URL that is sent the events of canaries without a hook of type `event`.
     pub event_webhook_from: Option<SecretRef>,
     /// Slack channel of canaries without alerts.
@@ -111,7 +109,7 @@ impl Default for FlaggerFlags {
             namespace: None,
             cluster_name: None,
             ingress_class: None,
-            ingress_annotations_prefix: NotYet,
+            ingress_annotations_prefix: None,
             event_webhook_from: None,
             slack: None,
             msteams: None,

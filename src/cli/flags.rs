@@ -38,6 +38,9 @@ pub(crate) struct FlaggerArgs {
     /// As `flagger.ingressClass` in serin.yaml
     #[arg(long)]
     ingress_class: Option<String>,
+    /// As `flagger.ingressAnnotationsPrefix` in serin.yaml
+    #[arg(long)]
+    ingress_annotations_prefix: Option<String>,
     /// As `leaderElection.enabled` in serin.yaml
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     enable_leader_election: Option<bool>,
@@ -116,9 +119,6 @@ struct Tuning {
 struct Later {
     /// Not implemented yet
     #[arg(long, hide = true)]
-    ingress_annotations_prefix: Option<String>,
-    /// Not implemented yet
-    #[arg(long, hide = true)]
     kubeconfig_service_mesh: Option<String>,
     /// Not implemented yet
     #[arg(long, hide = true)]
@@ -182,6 +182,8 @@ impl FlaggerArgs {
         flags.namespace = self.namespace.clone().or(flags.namespace.take());
         flags.ingress_class = self.ingress_class.clone().or(flags.ingress_class.take());
         self.outgoing.over(flags, env);
+        flags.ingress_annotations_prefix =
+            self.ingress_annotations_prefix.clone().or(flags.ingress_annotations_prefix.take());
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         }
@@ -233,11 +235,7 @@ fn text(flag: &Option<String>) -> Option<&str> {
 
 impl Later {
     fn given(&self) -> Vec<&'static str> {
-        let flags = [
-            ("ingress-annotations-prefix", &self.ingress_annotations_prefix),
-            ("kubeconfig-service-mesh", &self.kubeconfig_service_mesh),
-            ("master", &self.master),
-        ];
+        let flags = [("kubeconfig-service-mesh", &self.kubeconfig_service_mesh), ("master", &self.master)];
         flags
             .into_iter()
             .filter(|(_, value)| value.as_deref().is_some_and(|text| !text.is_empty()))

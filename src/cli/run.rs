@@ -289,8 +289,11 @@ fn ports(
     drain: Drain,
 ) -> Ports {
     let routed = cluster.clone();
-    let options =
-        traffic::Options { ingress_class: config.flagger.ingress_class.clone(), ..traffic::Options::default() };
+    let options = traffic::Options {
+        ingress_class: config.flagger.ingress_class.clone(),
+        ingress_annotations_prefix: config.flagger.ingress_annotations_prefix.clone(),
+        ..traffic::Options::default()
+    };
     Ports {
         metrics: Arc::new(
             metrics::Metrics::new(clock.clone())

@@ -97,7 +97,8 @@ fn queries(provider: &str) -> Queries {
         }
         "skipper" => skipper(),
         "traefik" => {
-            let service = r#"service=~"{{ namespace }}-{{ target }}-canary-[0-9a-zA-Z-]+@kubernetescrd""#;
+            // Flagger asks for the target's name, and finds nothing where `service.name` is another.
+            let service = r#"service=~"{{ namespace }}-{{ service }}-canary-[0-9a-zA-Z-]+@kubernetescrd""#;
             let metric = "traefik_service_request_duration_seconds_bucket";
             Queries {
                 success_rate: ratio(
@@ -115,7 +116,8 @@ fn queries(provider: &str) -> Queries {
             "osm_request_duration_ms_bucket",
         ),
         "apisix" => {
-            let route = r#"route=~"{{ namespace }}_{{ route }}-{{ target }}-canary_.+""#;
+            // As above.
+            let route = r#"route=~"{{ namespace }}_{{ route }}-{{ service }}-canary_.+""#;
             Queries {
                 success_rate: ratio("apisix_http_status", &format!(r#"{route}, code!~"5..""#), route),
                 duration: quantile("apisix_http_latency_bucket", &format!(r#"type=~"request", {route}"#)),

@@ -25,6 +25,22 @@ pub fn definitions() -> Vec<Value> {
         plain("gloo.solo.io", &["v1"], "Upstream", "upstreams"),
         kuma,
         definition(
+            "apisix.apache.org",
+            &["v2"],
+            "ApisixRoute",
+            "apisixroutes",
+            &[("Hosts", ".spec.http[0].match.hosts")],
+        ),
+        definition(
+            "split.smi-spec.io",
+            &["v1alpha1", "v1alpha2", "v1alpha3"],
+            "TrafficSplit",
+            "trafficsplits",
+            &[("Service", ".spec.service")],
+        ),
+        definition("traefik.io", &["v1alpha1"], "IngressRoute", "ingressroutes", &[]),
+        definition("traefik.io", &["v1alpha1"], "TraefikService", "traefikservices", &[]),
+        definition(
             "projectcontour.io",
             &["v1"],
             "HTTPProxy",

@@ -202,7 +202,7 @@ impl Bed {
         let client = api::client(&self.sandbox.store, NAMESPACE);
         let cluster = between(cluster::connect(client, self.clock.clone(), cluster::Options::default()));
         let routed = cluster.clone();
-        let options = traffic::Options { ingress_class: self.settings().ingress_class };
+        let options = traffic::Options { ingress_class: self.settings().ingress_class, ..traffic::Options::default() };
         Ports {
             clock: self.clock.clone(),
             metrics: Arc::new(metrics::Metrics::new(self.clock.clone()).with_cluster(cluster.clone())),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::log::Log;
 
 /// What is watched: API version, plural and kind.
-const WATCHED: [(&str, &str, &str); 11] = [
+const WATCHED: &[(&str, &str, &str)] = &[
     ("v1", "services", "Service"),
     ("v1", "configmaps", "ConfigMap"),
     ("v1", "secrets", "Secret"),
@@ -18,9 +18,13 @@ const WATCHED: [(&str, &str, &str); 11] = [
     ("apps/v1", "daemonsets", "DaemonSet"),
     ("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
     ("flagger.app/v1beta1", "canaries", "Canary"),
+    ("apisix.apache.org/v2", "apisixroutes", "ApisixRoute"),
+    ("networking.k8s.io/v1", "ingresses", "Ingress"),
     ("projectcontour.io/v1", "httpproxies", "HTTPProxy"),
     ("keda.sh/v1alpha1", "scaledobjects", "ScaledObject"),
     ("serving.knative.dev/v1", "services", "Service"),
+    ("split.smi-spec.io/v1alpha1", "trafficsplits", "TrafficSplit"),
+    ("traefik.io/v1alpha1", "traefikservices", "TraefikService"),
 ];
 
 /// What is written besides.
@@ -106,9 +110,17 @@ impl Api {
 
     /// Starts to write down every change of the namespace; kinds that the server does not have are left out. The tasks
     /// end when they are dropped with the returned set.
-    pub(crate) async fn watch_all(&self, log: &Log) -> tokio::task::JoinSet<()> {
+    pub(crate) async fn watch_all(&self, log: &Log, provider: &str) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
-        for (version, plural, kind) in WATCHED {
+        for (version, plural, kind) in WATCHED.iter().copied() {
+            // One kind has three versions; it is watched in the one that the provider writes.
+            let version = match provider.split(':').nth(1) {
+                _ if kind != "TrafficSplit" => version.to_owned(),
+                Some(asked) => format!("split.smi-spec.io/{asked}"),
+                None if provider == "osm" => "split.smi-spec.io/v1alpha2".to_owned(),
+                None => version.to_owned(),
+            };
+            let version = version.as_str();
             let path = self.collection(version, kind, plural);
             let Ok(list) = self.send("GET", &path, "application/json", &Value::Null).await else { continue };
             let from = text(&list, "/metadata/resourceVersion").to_owned();

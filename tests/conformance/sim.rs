@@ -47,7 +47,7 @@ pub(crate) fn play(scenario: &Scenario) -> Recording {
         let api = Api::new(client, &scenario.name);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scenario.name}});
         api.create(&namespace).await.unwrap();
-        let _watches = api.watch_all(&log).await;
+        let _watches = api.watch_all(&log, &scenario.provider).await;
         let start = || {
             let ports = bed.ports();
             let telemetry = ports.telemetry.clone();

@@ -60,6 +60,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    apisix_canary_succeeds
     contour_alerts_error
     contour_alerts_info
     contour_alerts_progress_deadline
@@ -168,6 +169,22 @@ scenarios! {
     kubernetes_match_warns
     kubernetes_no_iterations
     kubernetes_primary_never_ready
+    linkerd_canary_succeeds
+    nginx_backend_missing
+    nginx_canary_fails
+    nginx_canary_succeeds
+    nginx_ingress_missing
+    osm_canary_succeeds
+    skipper_blue_green
+    skipper_canary_fails
+    skipper_canary_succeeds
+    skipper_predicate_kept
+    skipper_reverted_on_deletion
+    smi_v1alpha1_canary_succeeds
+    smi_v1alpha2_canary_succeeds
+    smi_v1alpha3_canary_fails
+    traefik_canary_fails
+    traefik_canary_succeeds
 }
 
 /// Plays every folder that `SERIN_CORPUS` holds, and says what differs.

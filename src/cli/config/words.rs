@@ -29,7 +29,6 @@ pub(super) mod not_yet {
 
     refuse! {
         windows: "windows",
-        ingress_annotations_prefix: "flagger.ingressAnnotationsPrefix",
         signing_key_from: "writeBack.signingKeyFrom",
         app: "forge.app",
     }

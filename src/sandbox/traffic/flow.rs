@@ -11,6 +11,7 @@ use super::super::workloads::{Behaviour, World, is_ready};
 use super::Totals;
 use super::draw::{BOUNDS, Draw, buckets, number_of};
 use super::load::Load;
+use super::meters::Meter;
 use super::route::{Share, selector, selects, split};
 use crate::domain::Gvk;
 
@@ -61,25 +62,8 @@ pub(super) enum About {
     Route(String),
     /// A pod's own metrics.
     Pod(String),
-    /// What a router or a mesh counts under labels of its own.
-    Meter(&'static Meter, Vec<(&'static str, String)>),
-}
-
-/// The names under which a router or a mesh counts requests.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Meter {
-    /// Counter of requests; empty when there is only the histogram.
-    pub(super) requests: &'static str,
-    /// Histogram of response times, without `_bucket`; empty when there is none.
-    pub(super) duration: &'static str,
-    /// Whether the histogram is in seconds, not milliseconds.
-    pub(super) seconds: bool,
-    /// Whether the histogram has the label of the code, too.
-    pub(super) coded: bool,
-    /// Label of the response code.
-    pub(super) code: &'static str,
-    /// Whether a request that found no pod is counted.
-    pub(super) lost: bool,
+    /// What another mesh or ingress controller counts.
+    Meter(Meter),
 }
 
 /// What a scrape added to some of the counters.
@@ -233,7 +217,7 @@ impl Flow {
         }
         let name = match &about {
             About::Cluster(name) | About::Route(name) | About::Pod(name) => name.clone(),
-            About::Meter(meter, labels) => format!("{} {} {labels:?}", meter.requests, meter.duration),
+            About::Meter(meter) => meter.id(),
         };
         let id = number_of(&format!("{}/{}/{name}", self.load.namespace, self.load.app));
         let stream = Stream { about, id, next: 0, added: VecDeque::new(), total: [0; _], pending: Vec::new() };

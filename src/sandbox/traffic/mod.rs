@@ -17,6 +17,7 @@ use crate::domain::ObjectKey;
 mod draw;
 mod flow;
 mod load;
+mod meters;
 mod route;
 mod series;
 #[cfg(test)]
@@ -94,6 +95,7 @@ impl Traffic {
                     && match key.gvk.kind.as_str() {
                         "Pod" => flow.knows_pod(&key.name, world.get(key).as_deref()),
                         "Service" => flow.knows_service(&key.name),
+                        "ApisixRoute" => key.name.contains(app.as_str()),
                         // Route objects bear the app's name; Skipper's second one and App Mesh's, more than that.
                         _ => {
                             let name = key.name.split('.').next().unwrap_or_default();

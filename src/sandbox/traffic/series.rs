@@ -2,13 +2,13 @@
 //!
 //! For every Envoy cluster `NS_SVC_PORT`: `envoy_cluster_upstream_rq` by `envoy_response_code`,
 //! `envoy_cluster_upstream_rq_xx` by `envoy_response_code_class`, and the histogram `envoy_cluster_upstream_rq_time` in
-//! milliseconds. For every [`Meter`]: a counter and a histogram under its own names. For every route of Skipper: the histograms `skipper_response_duration_seconds` and
-//! `skipper_serve_route_duration_seconds` by `code`. For every pod: the histogram `http_request_duration_seconds` by `status`. A counter is there from the
-//! first request that moves it, as with the real ones; all buckets of a histogram come at once.
+//! milliseconds. For every route of Skipper: the histograms `skipper_response_duration_seconds` and
+//! `skipper_serve_route_duration_seconds` by `code`. For every pod: the histogram `http_request_duration_seconds` by
+//! `status`. What others count stands in `meters.rs`. A counter is there from the first request that moves it, as with the real ones; all buckets of a histogram come at once.
 
 use super::super::promql::{Labels, Matcher, NAME, Point, matches};
 use super::draw::BOUNDS;
-use super::flow::{About, BUCKETS, Counts, FAILED, Meter, NO_ENDPOINT, SUM, Stream};
+use super::flow::{About, BUCKETS, Counts, FAILED, NO_ENDPOINT, SUM, Stream};
 
 /// Bounds of `http_request_duration_seconds`, in milliseconds: the default of Go's client.
 const SECONDS: [f64; 11] = [5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4];
@@ -34,15 +34,15 @@ const SKIPPER: [&str; 4] = [
 ];
 
 /// What turns counters into a value, and says whether the series is there yet.
-type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
+pub(super) type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
 
 /// Names of labels that all series of a stream have.
-fn common(stream: &Stream) -> Vec<&'static str> {
-    match &stream.about {
-        About::Cluster(_) => vec!["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
-        About::Route(_) => vec!["route", "method"],
-        About::Pod(_) => vec!["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
-        About::Meter(_, labels) => labels.iter().map(|(label, _)| *label).collect(),
+fn common(stream: &Stream) -> &'static [&'static str] {
+    match stream.about {
+        About::Cluster(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
+        About::Route(_) => &["route", "method"],
+        About::Pod(_) => &["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
+        About::Meter(_) => &[],
     }
 }
 
@@ -57,28 +57,20 @@ fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
         (About::Pod(_), "kubernetes_namespace") => namespace,
         (About::Pod(_) | About::Route(_), "method") => "GET",
         (About::Pod(_), "path") => "root",
-        (About::Meter(_, labels), label) => {
-            labels.iter().find(|(known, _)| *known == label).map_or("", |(_, value)| value.as_str())
-        }
         _ => "",
     }
 }
 
 /// Whether any series of a stream can fulfil the matchers, as far as its common labels tell.
 pub(super) fn may_match(stream: &Stream, namespace: &str, matchers: &[Matcher]) -> bool {
-    let names: Vec<String> = match &stream.about {
-        About::Cluster(_) => ENVOY.map(str::to_owned).into(),
-        About::Route(_) => SKIPPER.map(str::to_owned).into(),
-        About::Pod(_) => HTTP.map(str::to_owned).into(),
-        About::Meter(meter, _) => metered_names(meter),
-    };
-    let code = match &stream.about {
-        About::Meter(meter, _) => meter.code,
-        _ => "",
+    let names: &[&str] = match &stream.about {
+        About::Cluster(_) => &ENVOY,
+        About::Route(_) => &SKIPPER,
+        About::Pod(_) => &HTTP,
+        About::Meter(meter) => return meter.may_match(namespace, matchers),
     };
     matchers.iter().all(|matcher| match matcher.name.as_str() {
         NAME => names.iter().any(|name| matcher.is_match(name)),
-        label if label == code => true,
         "le" | "status" | "code" | "envoy_response_code" | "envoy_response_code_class" => true,
         name => matcher.is_match(value(stream, namespace, name)),
     })
@@ -115,9 +107,7 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
         labels.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         found.push((labels, read));
     };
-    let positive = |value: u64| (value > 0, value as f64);
     match &stream.about {
-        About::Meter(meter, _) => metered(meter, &mut add),
         About::Cluster(_) => {
             for (code, class, from, to) in
                 [("200", "2", 0, BUCKETS), ("500", "", FAILED, 2 * BUCKETS), ("503", "", NO_ENDPOINT, NO_ENDPOINT + 1)]
@@ -156,6 +146,7 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
                 add(name, &labels, Box::new(none));
             }
         }
+        About::Meter(meter) => return meter.series(namespace),
         About::Pod(_) => {
             for (status, from) in [("200", 0), ("500", FAILED)] {
                 buckets(from, |le, read| add(HTTP[0], &[("status", status), ("le", le)], read));
@@ -168,50 +159,30 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
     found
 }
 
-fn metered_names(meter: &Meter) -> Vec<String> {
-    let histogram = ["bucket", "count", "sum"].map(|part| format!("{}_{part}", meter.duration));
-    [meter.requests.to_owned()].into_iter().chain(histogram).collect()
+/// A counter that is there from the first request on.
+pub(super) fn positive(value: u64) -> (bool, f64) {
+    (value > 0, value as f64)
 }
 
-/// The series of a meter.
-fn metered(meter: &Meter, add: &mut dyn FnMut(&str, &[(&str, &str)], Read)) {
-    let positive = |value: u64| (value > 0, value as f64);
-    let lost: &[_] = if meter.lost { &[("503", NO_ENDPOINT, NO_ENDPOINT + 1)] } else { &[] };
-    for (code, from, to) in [("200", 0, BUCKETS), ("500", FAILED, 2 * BUCKETS)].iter().chain(lost).copied() {
-        if !meter.requests.is_empty() {
-            add(meter.requests, &[(meter.code, code)], Box::new(move |c| positive(sum(c, from, to))));
-        }
-        if meter.duration.is_empty() || code == "503" {
-            continue;
-        }
-        // Without the code good and bad answers are in one histogram, which stands with the good ones.
-        let parts: &'static [usize] = match (meter.coded, code) {
-            (true, "200") => &[0],
-            (true, _) => &[FAILED],
-            (false, "200") => &[0, FAILED],
-            (false, _) => continue,
+/// The buckets in milliseconds of the answers that are counted from `from` on, or of `all` of them.
+pub(super) fn millis(from: usize, all: bool) -> impl Iterator<Item = (String, Read)> {
+    BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).zip(1..).map(move |(le, index)| {
+        let starts = if all { vec![0, FAILED] } else { vec![from] };
+        let read = move |c: &Counts| {
+            let count = |to: usize| starts.iter().map(|start| sum(c, *start, start + to)).sum::<u64>();
+            (count(BUCKETS) > 0, count(index) as f64)
         };
-        let labels: &[(&str, &str)] = if meter.coded { &[(meter.code, code)] } else { &[] };
-        let count = move |c: &Counts, index: usize| parts.iter().map(|from| sum(c, *from, from + index)).sum::<u64>();
-        let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
-        for (bound, index) in
-            bounds.zip(1..).filter(|(bound, _)| bound.is_infinite() || !meter.seconds || SECONDS.contains(bound))
-        {
-            let shown = if meter.seconds { bound / 1000.0 } else { bound };
-            let le = if bound.is_infinite() { "+Inf".to_owned() } else { shown.to_string() };
-            let labels: Vec<_> = labels.iter().copied().chain([("le", le.as_str())]).collect();
-            let read = move |c: &Counts| (count(c, BUCKETS) > 0, count(c, index) as f64);
-            add(&format!("{}_bucket", meter.duration), &labels, Box::new(read));
-        }
-        let unit = if meter.seconds { 1.0 } else { 1000.0 };
-        let time = move |c: &Counts| parts.iter().map(|from| seconds(c, *from)).sum::<f64>() * unit;
-        add(&format!("{}_count", meter.duration), labels, Box::new(move |c| positive(count(c, BUCKETS))));
-        add(&format!("{}_sum", meter.duration), labels, Box::new(move |c| (count(c, BUCKETS) > 0, time(c))));
-    }
+        (le, Box::new(read) as Read)
+    })
+}
+
+/// The sum of response times in milliseconds.
+pub(super) fn total_millis(counts: &Counts) -> f64 {
+    sum(counts, SUM, SUM + 1) as f64
 }
 
 /// The buckets in seconds of the answers that are counted from `from` on.
-fn buckets(from: usize, mut add: impl FnMut(&str, Read)) {
+pub(super) fn buckets(from: usize, mut add: impl FnMut(&str, Read)) {
     for bound in SECONDS.iter().copied().chain([f64::INFINITY]) {
         let index = BOUNDS.iter().position(|b| *b >= bound).map_or(BUCKETS, |at| at + 1);
         let le = if bound.is_infinite() { "+Inf".to_owned() } else { (bound / 1000.0).to_string() };
@@ -221,11 +192,11 @@ fn buckets(from: usize, mut add: impl FnMut(&str, Read)) {
 }
 
 /// The sum of response times in seconds. Good and bad answers take the same time: each has its part of the sum.
-fn seconds(counts: &Counts, from: usize) -> f64 {
+pub(super) fn seconds(counts: &Counts, from: usize) -> f64 {
     let part = sum(counts, from, from + BUCKETS) as f64 / sum(counts, 0, NO_ENDPOINT).max(1) as f64;
     sum(counts, SUM, SUM + 1) as f64 / 1000.0 * part
 }
 
-fn sum(counts: &Counts, from: usize, to: usize) -> u64 {
+pub(super) fn sum(counts: &Counts, from: usize, to: usize) -> u64 {
     counts.get(from..to).unwrap_or_default().iter().sum()
 }

@@ -7,6 +7,8 @@ use super::super::workloads::tests_world::Cluster;
 use super::*;
 use crate::domain::Gvk;
 
+mod providers;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
 }

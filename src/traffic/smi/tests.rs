@@ -108,7 +108,8 @@ async fn conformance() {
     for version in VERSIONS {
         let cluster = Arc::new(MemoryCluster::default());
         let mut users = wanted(json!({}), version, None, 0);
-        users.0["metadata"] = json!({"name": "podinfo", "namespace": "test", "uid": "users", "labels": {"team": "shop"}});
+        users.0["metadata"] =
+            json!({"name": "podinfo", "namespace": "test", "uid": "users", "labels": {"team": "shop"}});
         users.0["spec"] = json!({"service": "podinfo.test", "matches": [{"kind": "HTTPRouteGroup", "name": "x"}],
             "backends": [{"service": "podinfo", "weight": version.weight(100)}]});
         conforms(Case {

@@ -62,7 +62,7 @@ impl Clock for Wall {
 pub(crate) async fn play(bed: &Arc<Bed>, story: &Story, namespace: String) -> anyhow::Result<Seen> {
     bed.namespace(&namespace).await?;
     let log = Log::new(Arc::new(Wall));
-    let watches = Recorder::new(bed.admin(), &namespace).watch_all(&log).await;
+    let watches = Recorder::new(bed.admin(), &namespace).watch_all(&log, "contour").await;
     bed.apply(&story.deployment(&namespace, "1.0.0")).await?;
     bed.apply(&story.canary(&namespace)).await?;
     let host = format!("{namespace}.example.com");

@@ -5,18 +5,9 @@ use serde_json::Value;
 use super::{Share, list, lost, share, workload};
 use crate::domain::ObjectKey;
 use crate::sandbox::traffic::Load;
-use crate::sandbox::traffic::flow::{About, Meter};
+use crate::sandbox::traffic::flow::About;
+use crate::sandbox::traffic::meters::Meter;
 use crate::sandbox::workloads::World;
-
-/// The metrics of an Envoy.
-pub(super) static METER: Meter = Meter {
-    requests: "envoy_cluster_upstream_rq",
-    duration: "envoy_cluster_upstream_rq_time",
-    seconds: false,
-    coded: false,
-    code: "envoy_response_code",
-    lost: true,
-};
 
 /// The routes by priority. One that wants a header gets the matching share of the users, the first other one the rest.
 /// Virtual nodes bear the names of the Services that they stand for.
@@ -54,5 +45,5 @@ pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
 fn counted(world: &dyn World, load: &Load, service: &str) -> Option<About> {
     let pod = format!("{}-mesh-0", workload(world, &load.namespace, service)?);
     let labels = vec![("kubernetes_namespace", load.namespace.clone()), ("kubernetes_pod_name", pod)];
-    Some(About::Meter(&METER, labels))
+    Some(About::Meter(Meter::Envoy(labels)))
 }

@@ -5,19 +5,9 @@ use serde_json::Value;
 use super::{Share, list, lost, share, workload};
 use crate::domain::ObjectKey;
 use crate::sandbox::traffic::Load;
-use crate::sandbox::traffic::flow::{About, Meter};
+use crate::sandbox::traffic::flow::About;
+use crate::sandbox::traffic::meters::Meter;
 use crate::sandbox::workloads::World;
-
-/// Istio's standard metrics.
-pub(super) static METER: Meter = Meter {
-    requests: "istio_requests_total",
-    duration: "istio_request_duration_milliseconds",
-    seconds: false,
-    coded: true,
-    code: "response_code",
-    // Counted by the proxy of the destination, which such a request never reaches.
-    lost: false,
-};
 
 /// The VirtualService of the app's name. Routes that want a header, a query parameter or a source get the matching share
 /// of the users, the first other route the rest; within a route the weights count. Nobody has a session cookie.
@@ -62,11 +52,5 @@ fn taken(matches: &[Value], load: &Load) -> f64 {
 
 /// How the proxy beside a Service's pods counts.
 pub(super) fn counted(world: &dyn World, load: &Load, service: &str) -> Option<About> {
-    let workload = workload(world, &load.namespace, service)?;
-    let labels = vec![
-        ("reporter", "destination".to_owned()),
-        ("destination_workload_namespace", load.namespace.clone()),
-        ("destination_workload", workload),
-    ];
-    Some(About::Meter(&METER, labels))
+    Some(About::Meter(Meter::Workload(workload(world, &load.namespace, service)?)))
 }

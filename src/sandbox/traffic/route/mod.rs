@@ -12,6 +12,7 @@ use super::flow::About;
 use super::load::Load;
 use crate::domain::{Gvk, Object, ObjectKey};
 
+mod apisix;
 mod appmesh;
 mod contour;
 mod gateway;
@@ -19,7 +20,10 @@ mod gloo;
 mod istio;
 mod knative;
 mod kuma;
+mod nginx;
 mod skipper;
+mod smi;
+mod traefik;
 
 /// The part of an app's requests that one Service gets.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +44,11 @@ pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
         gloo::split,
         kuma::split,
         knative::split,
+        nginx::split,
         skipper::split,
+        traefik::split,
+        apisix::split,
+        smi::split,
         service,
     ];
     kinds.iter().find_map(|split| split(world, load))
