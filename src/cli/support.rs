@@ -52,20 +52,22 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         let pointer = match message.split_whitespace().next().unwrap_or_default() {
             "targetRef.kind" => "/spec/targetRef/kind".to_owned(),
             "autoscalerRef.kind" => "/spec/autoscalerRef/kind".to_owned(),
-            "A/B" => format!("{area}/match"),
             field => format!("{area}/{}", field.trim_start_matches("analysis.")),
         };
         report(&pointer, Severity::Error, message, LATER);
     }
     for field in provider.map(|name| traffic::unsupported_fields(name, view)).unwrap_or_default() {
-        if ["analysis.mirror", "analysis.sessionAffinity"].contains(&field.as_str()) {
-            continue; // refused above
-        }
         let pointer = match field.strip_prefix("analysis.") {
             Some(field) => format!("{area}/{}", field.replace('.', "/")),
             None => format!("/spec/{}", field.replace('.', "/")),
         };
-        let message = format!("`{field}` has no effect with provider {}", provider.unwrap_or_default());
+        let provider = provider.unwrap_or_default();
+        if provider != "kubernetes" && (field == "analysis.match" || field.starts_with("analysis.match.")) {
+            let message = format!("provider {provider} cannot do `{field}`: the A/B test would have other users");
+            report(&pointer, Severity::Error, message, "the canary would not be run: use a provider that has it");
+            continue;
+        }
+        let message = format!("`{field}` has no effect with provider {provider}");
         report(&pointer, Severity::Warning, message, "remove it, or use a provider that has it");
     }
     for index in 0..view.spec.analysis().map_or(0, |analysis| analysis.metrics.len()) {

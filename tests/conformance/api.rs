@@ -25,6 +25,7 @@ const WATCHED: &[(&str, &str, &str)] = &[
     ("serving.knative.dev/v1", "services", "Service"),
     ("split.smi-spec.io/v1alpha1", "trafficsplits", "TrafficSplit"),
     ("traefik.io/v1alpha1", "traefikservices", "TraefikService"),
+    ("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
 ];
 
 /// What is written besides.
@@ -113,12 +114,12 @@ impl Api {
     pub(crate) async fn watch_all(&self, log: &Log, provider: &str) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
         for (version, plural, kind) in WATCHED.iter().copied() {
-            // One kind has three versions; it is watched in the one that the provider writes.
-            let version = match provider.split(':').nth(1) {
-                _ if kind != "TrafficSplit" => version.to_owned(),
-                Some(asked) => format!("split.smi-spec.io/{asked}"),
-                None if provider == "osm" => "split.smi-spec.io/v1alpha2".to_owned(),
-                None => version.to_owned(),
+            // Some kinds have several versions; they are watched in the one that the provider writes.
+            let version = match (kind, provider.split(':').nth(1)) {
+                ("TrafficSplit", Some(asked)) => format!("split.smi-spec.io/{asked}"),
+                ("TrafficSplit", None) if provider == "osm" => "split.smi-spec.io/v1alpha2".to_owned(),
+                ("HTTPRoute", Some("v1beta1")) => "gateway.networking.k8s.io/v1beta1".to_owned(),
+                _ => version.to_owned(),
             };
             let version = version.as_str();
             let path = self.collection(version, kind, plural);

@@ -29,6 +29,16 @@ impl Names {
         format!("<{kind}-{}>", index + 1)
     }
 
+    /// Names the cookies of a status: a route has them before the status says so.
+    pub(crate) fn learn_cookies(&mut self, status: &Value) {
+        let mut cookies: Vec<_> = status.as_object().into_iter().flatten().collect();
+        cookies.retain(|(key, _)| key.ends_with("essionAffinityCookie"));
+        cookies.sort_by_key(|(key, _)| key.as_str());
+        for (key, cookie) in cookies {
+            self.entry(key, &mut cookie.clone());
+        }
+    }
+
     /// A status, hook body or other value without metadata of its own.
     pub(crate) fn value(&mut self, value: &Value) -> Value {
         let mut value = value.clone();

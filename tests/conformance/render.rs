@@ -29,6 +29,13 @@ pub(crate) fn render(
     let seen = log.ordered();
     let mut writer = Writer::new(scenario);
     for one in &seen {
+        if let Entry::Object { object, .. } = &one.entry
+            && object.get("kind") == Some(&Value::from("Canary"))
+        {
+            writer.names.learn_cookies(&object["status"]);
+        }
+    }
+    for one in &seen {
         let text = back(&match &one.entry {
             Entry::Object { object, .. } => object.to_string(),
             Entry::Hook { body, .. } => body.to_string(),

@@ -61,6 +61,9 @@ macro_rules! scenarios {
 
 scenarios! {
     apisix_canary_succeeds
+    contour_ab_confirm_promotion
+    contour_ab_cookie_regex
+    contour_ab_prefix_suffix
     contour_alerts_error
     contour_alerts_info
     contour_alerts_progress_deadline
@@ -160,6 +163,23 @@ scenarios! {
     flags_canary_fails
     flags_cross_namespace
     flags_own_event_webhook
+    gatewayapi_ab_header
+    gatewayapi_ab_header_prefix
+    gatewayapi_blue_green
+    gatewayapi_blue_green_mirror
+    gatewayapi_canary_fails_latency
+    gatewayapi_canary_mirror
+    gatewayapi_canary_succeeds
+    gatewayapi_full_route
+    gatewayapi_match_header_prefix
+    gatewayapi_no_gateway_refs
+    gatewayapi_not_accepted
+    gatewayapi_rewrite_prefix_refused
+    gatewayapi_session_affinity
+    gatewayapi_session_affinity_one_cookie
+    gatewayapi_three_headers
+    gatewayapi_two_matches
+    gatewayapi_v1beta1_linkerd_parent
     kubernetes_blue_green_succeeds
     knative_canary_succeeds
     kubernetes_confirm_promotion

@@ -82,7 +82,7 @@ impl Meter {
             if let Reading::Value(value) = metric.reading {
                 // Flagger tells durations in seconds, whatever unit the query has.
                 let is_duration = metric.name == analysis::DURATION;
-                let value = if is_duration { queries::milliseconds(provider, value) / 1000.0 } else { value };
+                let value = if is_duration { seconds(queries::milliseconds(provider, value)) } else { value };
                 telemetry.metric_analysis(&canary.key.name, namespace, &metric.name, value);
                 told.metrics.insert(metric.name.clone());
             }
@@ -123,4 +123,10 @@ fn strategy(canary: &CanaryView) -> &'static str {
         Some(analysis) if analysis.iterations > 0 => "blue-green",
         _ => "canary",
     }
+}
+
+/// Seconds as Go's `Duration.Seconds` makes them: whole ones and the rest added.
+fn seconds(milliseconds: f64) -> f64 {
+    let whole = (milliseconds / 1000.0).trunc();
+    whole + (milliseconds - whole * 1000.0) / 1000.0
 }

@@ -58,6 +58,8 @@ struct Segment {
 pub(super) enum About {
     /// One of Envoy's clusters.
     Cluster(String),
+    /// One of Envoy's clusters, by copies of requests, whose answers nobody gets.
+    Copies(String),
     /// One of Skipper's routes.
     Route(String),
     /// A pod's own metrics.
@@ -216,7 +218,7 @@ impl Flow {
             return known;
         }
         let name = match &about {
-            About::Cluster(name) | About::Route(name) | About::Pod(name) => name.clone(),
+            About::Cluster(name) | About::Copies(name) | About::Route(name) | About::Pod(name) => name.clone(),
             About::Meter(meter) => meter.id(),
         };
         let id = number_of(&format!("{}/{}/{name}", self.load.namespace, self.load.app));
@@ -259,7 +261,7 @@ impl Flow {
         let Some(segment) = self.segments.back() else { return totals };
         let sent = self.load.expected(self.totals_until, now);
         totals.sent += sent;
-        for target in &*segment.targets {
+        for target in segment.targets.iter().filter(|target| !matches!(target.share.counted, Some(About::Copies(_)))) {
             let part = sent * target.share.fraction;
             if target.pods.is_empty() {
                 totals.lost += part;

@@ -39,7 +39,7 @@ pub(super) type Read = Box<dyn Fn(&Counts) -> (bool, f64)>;
 /// Names of labels that all series of a stream have.
 fn common(stream: &Stream) -> &'static [&'static str] {
     match stream.about {
-        About::Cluster(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
+        About::Cluster(_) | About::Copies(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
         About::Route(_) => &["route", "method"],
         About::Pod(_) => &["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
         About::Meter(_) => &[],
@@ -49,11 +49,11 @@ fn common(stream: &Stream) -> &'static [&'static str] {
 /// The value of such a label; empty for another one.
 fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
     match (&stream.about, label) {
-        (About::Cluster(name), "envoy_cluster_name")
+        (About::Cluster(name) | About::Copies(name), "envoy_cluster_name")
         | (About::Route(name), "route")
         | (About::Pod(name), "kubernetes_pod_name") => name,
-        (About::Cluster(_), "kubernetes_namespace") => "projectcontour",
-        (About::Cluster(_), "kubernetes_pod_name") => "envoy-sandbox",
+        (About::Cluster(_) | About::Copies(_), "kubernetes_namespace") => "projectcontour",
+        (About::Cluster(_) | About::Copies(_), "kubernetes_pod_name") => "envoy-sandbox",
         (About::Pod(_), "kubernetes_namespace") => namespace,
         (About::Pod(_) | About::Route(_), "method") => "GET",
         (About::Pod(_), "path") => "root",
@@ -64,7 +64,7 @@ fn value<'a>(stream: &'a Stream, namespace: &'a str, label: &str) -> &'a str {
 /// Whether any series of a stream can fulfil the matchers, as far as its common labels tell.
 pub(super) fn may_match(stream: &Stream, namespace: &str, matchers: &[Matcher]) -> bool {
     let names: &[&str] = match &stream.about {
-        About::Cluster(_) => &ENVOY,
+        About::Cluster(_) | About::Copies(_) => &ENVOY,
         About::Route(_) => &SKIPPER,
         About::Pod(_) => &HTTP,
         About::Meter(meter) => return meter.may_match(namespace, matchers),
@@ -108,7 +108,7 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
         found.push((labels, read));
     };
     match &stream.about {
-        About::Cluster(_) => {
+        About::Cluster(_) | About::Copies(_) => {
             for (code, class, from, to) in
                 [("200", "2", 0, BUCKETS), ("500", "", FAILED, 2 * BUCKETS), ("503", "", NO_ENDPOINT, NO_ENDPOINT + 1)]
             {

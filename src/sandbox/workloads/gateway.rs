@@ -17,6 +17,7 @@ use crate::domain::{Gvk, Object, ObjectKey};
 /// How long the implementation takes to see a change.
 pub(super) const DELAY: Duration = Duration::from_millis(200);
 
+const CONTROLLER: &str = "sandbox.serin.dev/gateway-controller";
 const GROUP: &str = "gateway.networking.k8s.io/v1";
 
 /// All routes of the cluster: a Gateway that comes, changes or goes may be the parent of any.
@@ -26,7 +27,7 @@ pub(super) fn routes(world: &dyn World) -> Vec<Arc<Object>> {
 
 /// Whether the status is about another spec, or about other parents.
 pub(super) fn is_stale(world: &dyn World, route: &Object) -> bool {
-    let seen = statuses(route);
+    let seen: Vec<_> = statuses(route).iter().filter(|entry| is_ours(entry)).collect();
     let wanted = wanted(world, route);
     let same = |(parent, reason): &(&Value, Option<&str>), entry: &Value| {
         let accepted = condition(entry, "Accepted");
@@ -36,7 +37,7 @@ pub(super) fn is_stale(world: &dyn World, route: &Object) -> bool {
             && text == Some(reason.unwrap_or("Accepted"))
             && observed == Some(route.generation())
     };
-    seen.len() != wanted.len() || wanted.iter().zip(seen).any(|(wanted, seen)| !same(wanted, seen))
+    seen.len() != wanted.len() || wanted.iter().zip(&seen).any(|(wanted, seen)| !same(wanted, seen))
 }
 
 /// Writes the status of one HTTPRoute.
@@ -51,9 +52,11 @@ pub(super) fn judge(world: &dyn World, route: &Object, now: Timestamp, out: &mut
                     "observedGeneration": route.generation(), "lastTransitionTime": stamp(now)})
             })
             .collect();
-        json!({"parentRef": parent, "controllerName": "sandbox.serin.dev/gateway-controller", "conditions": conditions})
+        json!({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
     });
-    let status = json!({"parents": entries.collect::<Vec<_>>()});
+    // What other implementations say stays.
+    let others = statuses(route).iter().filter(|entry| !is_ours(entry)).cloned();
+    let status = json!({"parents": others.chain(entries).collect::<Vec<_>>()});
     out.writes.push(Write::Status { key: route.key(), status });
 }
 
@@ -62,6 +65,10 @@ pub(in super::super) fn is_accepted(route: &Object) -> bool {
     statuses(route)
         .iter()
         .any(|entry| condition(entry, "Accepted").and_then(|accepted| accepted.get("status")?.as_str()) == Some("True"))
+}
+
+fn is_ours(entry: &Value) -> bool {
+    entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER)
 }
 
 fn statuses(route: &Object) -> &[Value] {

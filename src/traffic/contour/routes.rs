@@ -2,8 +2,9 @@
 //!
 //! Source: Flagger `pkg/router/contour.go`; Contour's `apis/projectcontour/v1/httpproxy.go`. What differs from Flagger:
 //! live weights survive every correction; a user's own HTTPProxy keeps its routes, and those that lead to the apex
-//! Service are divided in place; the header conditions of an A/B route stand beside one prefix, a regular
-//! expression is refused and an empty `retryOn` is left out; a weight of 0 is written, not omitted.
+//! Service are divided in place; the conditions of an A/B test stand beside one prefix, its entries are alternatives
+//! with a route each, a regular expression is one, and an empty `retryOn` is left out; a weight of 0 is written, not
+//! omitted.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +25,31 @@ pub(super) fn key(canary: &CanaryView) -> ObjectKey {
     ObjectKey::namespaced(API_VERSION, "HTTPProxy", &canary.key.namespace, canary.spec.apex_name())
 }
 
-/// The HTTPProxy as it should be, limited to the fields that are ours.
+/// The HTTPProxy as it should be, limited to the fields that are ours. Back to the primary there is always a way: a proxy
+/// that cannot be made of the canary as it is now keeps its routes and gives the primary everything.
 ///
 /// # Errors
 /// `Unsupported` when the canary asks for what Contour's conditions cannot express, `Unusable` when a user's route has the
 /// condition that ours needs.
 pub(super) fn desired(
+    live: Option<&Object>,
+    canary: &CanaryView,
+    ingress_class: Option<&str>,
+    weights: Weights,
+) -> Result<Object, Refusal> {
+    let made = made(live, canary, ingress_class, weights);
+    let view = View::names(canary);
+    let Some(live) = live.filter(|_| made.is_err() && weights.canary == 0) else { return made };
+    let mut routes = live.at("/spec/routes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut divided = routes.iter_mut().filter(|route| view.is_divided(route)).peekable();
+    if divided.peek().is_none() {
+        return made;
+    }
+    divided.for_each(|route| view.weigh(route, Weights::PRIMARY));
+    Ok(object(Some(live), canary, ingress_class, &originals(live), routes))
+}
+
+fn made(
     live: Option<&Object>,
     canary: &CanaryView,
     ingress_class: Option<&str>,
@@ -104,12 +124,13 @@ fn object(
 /// # Errors
 /// `Unusable` when both weights are 0, which Contour reads as an even split.
 pub(super) fn weights(live: &Object, canary: &CanaryView) -> Result<Option<Weights>, Refusal> {
-    let view = View::of(canary)?;
+    let view = View::names(canary);
     let originals = originals(live);
     let classified = classified(Some(live), &view, &originals);
-    // Of an A/B pair only the route with the headers moves; when the test was taken out of the canary, only the other
-    // one says what all users get.
-    let wanted = if view.headers.is_empty() { Class::Base } else { Class::Derived };
+    // Of the routes of an A/B test only those with its conditions move; when the test was taken out of the canary, only the
+    // other one says what all users get.
+    let testing = canary.spec.analysis().is_some_and(|analysis| !analysis.matches.is_empty());
+    let wanted = if testing { Class::Derived } else { Class::Base };
     let ours = |class: Class| classified.iter().find(|(c, route)| *c == class && view.is_divided(route));
     let Some((_, route)) = ours(wanted).or_else(|| ours(Class::Base)) else { return Ok(None) };
     let weight = |service: &str| -> u64 {
@@ -175,9 +196,6 @@ pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
     check(service.delegation, "service.delegation");
     if let Some(analysis) = canary.spec.analysis() {
         let has = |field: &str| analysis.matches.iter().any(|entry| entry.get(field).is_some());
-        let regex = analysis.matches.iter().flat_map(headers_of).any(|(_, how)| how.get("regex").is_some());
-        check(regex, "analysis.match.headers.regex");
-        check(has("queryParams"), "analysis.match.queryParams");
         check(has("sourceLabels"), "analysis.match.sourceLabels");
         check(analysis.mirror, "analysis.mirror");
         check(analysis.session_affinity.is_some(), "analysis.sessionAffinity");
@@ -193,7 +211,8 @@ struct View {
     canary: String,
     port: i64,
     prefix: String,
-    headers: Vec<Value>,
+    /// The conditions of an A/B test, one list for each of its alternatives.
+    tests: Vec<Vec<Value>>,
     timeout: Option<Value>,
     retry: Option<Value>,
 }
@@ -201,15 +220,19 @@ struct View {
 impl View {
     fn of(canary: &CanaryView) -> Result<Self, Refusal> {
         let matches = canary.spec.analysis().map(|analysis| analysis.matches.as_slice()).unwrap_or_default();
-        let mut headers = Vec::new();
-        for (header, how) in matches.iter().flat_map(headers_of) {
-            headers.push(header_condition(header, how).map_err(Refusal::Unsupported)?);
+        let mut tests: Vec<Vec<Value>> = Vec::new();
+        for entry in matches {
+            let test = conditions_of(entry).map_err(Refusal::Unsupported)?;
+            if test.is_empty() {
+                let message =
+                    "analysis.match has an entry without a header or query parameter: everybody would match it";
+                return Err(Refusal::Unsupported(message.to_owned()));
+            }
+            if !tests.contains(&test) {
+                tests.push(test);
+            }
         }
-        if headers.is_empty() && !matches.is_empty() {
-            // A test without a condition would send everybody to the canary.
-            return Err(Refusal::Unsupported("analysis.match has no header condition".to_owned()));
-        }
-        Ok(Self { headers, ..Self::names(canary) })
+        Ok(Self { tests, ..Self::names(canary) })
     }
 
     fn names(canary: &CanaryView) -> Self {
@@ -235,7 +258,7 @@ impl View {
             canary: canary.spec.canary_service(),
             port: service.port,
             prefix: prefix.filter(|prefix| !prefix.is_empty()).unwrap_or("/").to_owned(),
-            headers: Vec::new(),
+            tests: Vec::new(),
             timeout: timeout.map(|timeout| json!({"response": timeout, "idle": "5m"})),
             retry,
         }
@@ -254,7 +277,7 @@ impl View {
         real.next().is_some_and(|service| name(service) == self.apex) && real.next().is_none()
     }
 
-    /// Appends the divided form of a route: with an A/B test first the route for the matching requests, then the route for
+    /// Appends the divided form of a route: with an A/B test first the routes for the matching requests, then the route for
     /// all others, which stays on the primary.
     fn divide(&self, mut route: Value, originals: &BTreeMap<String, Value>, weights: Weights, out: &mut Vec<Value>) {
         let original = originals.get(&conditions_id(&route));
@@ -266,20 +289,14 @@ impl View {
                 (_, None) => {}
             }
         }
-        if self.headers.is_empty() {
-            self.weigh(&mut route, weights);
-            out.push(route);
-            return;
+        for test in &self.tests {
+            let mut tested = route.clone();
+            tested["conditions"] = with_conditions(&route, test);
+            self.weigh(&mut tested, weights);
+            out.push(tested);
         }
-        let mut test = route.clone();
-        if let Some(conditions) = test.get_mut("conditions").and_then(Value::as_array_mut) {
-            conditions.extend(self.headers.iter().cloned());
-        } else {
-            test["conditions"] = json!(self.headers);
-        }
-        self.weigh(&mut test, weights);
-        self.weigh(&mut route, Weights::PRIMARY);
-        out.extend([test, route]);
+        self.weigh(&mut route, if self.tests.is_empty() { weights } else { Weights::PRIMARY });
+        out.push(route);
     }
 
     /// Makes primary and canary the two Services of a route; what stood at a Service besides stays, and so do mirrors.
@@ -308,7 +325,7 @@ enum Class {
     Foreign,
     /// Divided, or to be divided, between primary and canary.
     Base,
-    /// The half of an A/B pair that has the header conditions; made anew each time.
+    /// A route that has the conditions of an A/B test; made anew each time.
     Derived,
 }
 
@@ -328,7 +345,7 @@ fn classified(live: Option<&Object>, view: &View, originals: &BTreeMap<String, V
             let more: Vec<_> = mine.iter().filter(|atom| !base.contains(atom)).collect();
             mine.len() > base.len()
                 && base.iter().all(|atom| mine.contains(atom))
-                && more.iter().all(|atom| atom.get("header").is_some())
+                && more.iter().all(|atom| atom.get("header").or(atom.get("queryParameter")).is_some())
         });
         if derived { Class::Derived } else { Class::Base }
     };
@@ -381,18 +398,47 @@ fn set_header(entry: &mut Value, header: &str, value: &str) {
     policy["set"] = Value::Array(set);
 }
 
-fn headers_of(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    entry.get("headers").and_then(Value::as_object).into_iter().flatten()
+/// The conditions of a route with those of a test besides. The first header stands in the block of the prefix, as in
+/// Flagger; the prefix is not repeated, because Contour takes one.
+fn with_conditions(route: &Value, test: &[Value]) -> Value {
+    let mut conditions = route.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut test = test.iter();
+    if let Some(prefix) =
+        conditions.iter_mut().find(|block| block.get("prefix").is_some() && block.get("header").is_none())
+        && let Some(header) = test.clone().next().and_then(|first| first.get("header"))
+    {
+        prefix["header"] = header.clone();
+        test.next();
+    }
+    conditions.extend(test.cloned());
+    Value::Array(conditions)
 }
 
-/// A prefix or suffix becomes `contains`, as in Flagger: Contour has nothing narrower short of a regular expression.
-fn header_condition(header: &str, how: &Value) -> Result<Value, String> {
-    let value = |field: &str| how.get(field).and_then(Value::as_str);
-    match (value("exact"), value("prefix").or_else(|| value("suffix"))) {
-        (Some(exact), _) => Ok(json!({"header": {"name": header, "exact": exact}})),
-        (None, Some(part)) => Ok(json!({"header": {"name": header, "contains": part}})),
-        (None, None) => {
-            Err(format!("provider contour cannot match header {header} by regex: use exact, prefix or suffix"))
+/// The conditions of one entry of `analysis.match`, by kind and name.
+fn conditions_of(entry: &Value) -> Result<Vec<Value>, String> {
+    let mut made = Vec::new();
+    for (field, kind, word) in [("headers", "header", "header"), ("queryParams", "queryParameter", "query parameter")] {
+        let wanted = entry.get(field).and_then(Value::as_object).into_iter().flatten();
+        let mut wanted: Vec<_> = wanted.collect();
+        wanted.sort_by_key(|(name, _)| name.as_str());
+        for (name, how) in wanted {
+            made.push(json!({kind: condition(name, how, kind == "header").ok_or_else(|| {
+                format!("provider contour cannot match {word} {name} by {how}: use exact, prefix, suffix or regex")
+            })?}));
         }
     }
+    Ok(made)
+}
+
+/// Contour has no prefix or suffix of a header: they become `contains`, as in Flagger.
+fn condition(name: &str, how: &Value, header: bool) -> Option<Value> {
+    let words = [
+        ("exact", "exact"),
+        ("prefix", if header { "contains" } else { "prefix" }),
+        ("suffix", if header { "contains" } else { "suffix" }),
+        ("regex", "regex"),
+    ];
+    let value = |field: &str| how.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let (word, value) = words.into_iter().find_map(|(field, word)| Some((word, value(field)?)))?;
+    Some(json!({"name": name, word: value}))
 }

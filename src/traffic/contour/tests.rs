@@ -65,9 +65,9 @@ fn q38_empty_retry_on_is_left_out() {
 }
 
 #[test]
-fn q38_an_ab_route_has_one_prefix_and_all_headers() {
+fn q38_each_entry_of_an_ab_test_has_a_route_with_one_prefix_and_all_its_conditions() {
     let canary = canary(json!({"analysis": {"iterations": 2, "match": [
-        {"headers": {"x-canary": {"exact": "insider"}, "x-user": {"suffix": "er"}}}, {"headers": {"cookie": {"prefix": "in"}}}]}}));
+        {"headers": {"x-canary": {"exact": "insider"}, "x-user": {"suffix": "er"}}}, {"headers": {"cookie": {"regex": "^(.*?;)?(canary=always)(;.*)?$"}}, "queryParams": {"q": {"prefix": "a"}}}]}}));
     let made = route(&canary, None, Weights::canary(100));
     insta::assert_snapshot!(yaml(&made));
     let live = Object(made.0.clone());
@@ -94,12 +94,20 @@ fn an_ab_route_of_flagger_is_recognised_and_ends_with_the_test() {
 #[test]
 fn q38_a_condition_that_contour_lacks_is_refused() {
     for matches in [
-        json!([{"headers": {"cookie": {"regex": "^(.*?;)?(type=insider)(;.*)?$"}}}]),
+        json!([{"headers": {"cookie": {}}}]),
         json!([{"sourceLabels": {"app": "x"}}]),
+        json!([{"headers": {"x-a": {"exact": "1"}}}, {"headers": {}}]),
     ] {
         let canary = canary(json!({"analysis": {"iterations": 2, "match": matches}}));
         let refused = routes::desired(None, &canary, None, Weights::PRIMARY);
         assert!(matches!(refused, Err(Refusal::Unsupported(_))), "{refused:?}");
+        // Whoever was in the test before goes back all the same.
+        let before =
+            self::canary(json!({"analysis": {"iterations": 2, "match": [{"headers": {"x-a": {"exact": "1"}}}]}}));
+        let live = route(&before, None, Weights::canary(100));
+        let back = route(&canary, Some(&live), Weights::PRIMARY);
+        assert_eq!(routes::weights(&back, &canary).unwrap(), Some(Weights::PRIMARY));
+        assert_eq!(back.at("/spec/routes").and_then(Value::as_array).map(Vec::len), Some(2));
     }
 }
 

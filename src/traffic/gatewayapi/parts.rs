@@ -157,6 +157,22 @@ pub(super) fn push_filter(place: &mut Value, filter: Value) {
     }
 }
 
+/// A prefix can be replaced in a rule with one match, which is a prefix; the API server refuses any other such rule.
+pub(super) fn can_rewrite(service: &Service, matches: &[Value]) -> Result<(), Refusal> {
+    let by_prefix = service
+        .rewrite
+        .as_ref()
+        .and_then(rewrite)
+        .is_some_and(|filter| filter.pointer("/urlRewrite/path/type") == Some(&json!("ReplacePrefixMatch")));
+    let one = matches!(matches, [only] if only.pointer("/path/type") == Some(&json!("PathPrefix")));
+    if by_prefix && !one {
+        let message = "service.rewrite.type ReplacePrefixMatch needs exactly one match, and that by path prefix: use \
+                       ReplaceFullPath, or one match";
+        return Err(Refusal::Unsupported(message.to_owned()));
+    }
+    Ok(())
+}
+
 /// The filters of the rule, in Flagger's order. `cors` says whether the API version has that filter.
 pub(super) fn filters(service: &Service, cors: bool) -> Vec<Value> {
     let mut filters = Vec::new();

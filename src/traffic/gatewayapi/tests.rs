@@ -174,6 +174,16 @@ fn what_cannot_be_expressed_is_refused_with_its_name() {
     for (canary, want) in [
         (with(json!({"match": [{"headers": {"x-a": {}}}]})), "cannot match header x-a by {}"),
         (with(json!({"match": [{"uri": {"suffix": "x"}}]})), "cannot match path by"),
+        // gatewayapi-rewrite-prefix-refused
+        (
+            with(json!({"match": [{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/b"}}],
+                "rewrite": {"uri": "/", "type": "ReplacePrefixMatch"}})),
+            "needs exactly one match",
+        ),
+        (
+            with(json!({"match": [{"uri": {"exact": "/a"}}], "rewrite": {"uri": "/", "type": "ReplacePrefixMatch"}})),
+            "and that by path prefix",
+        ),
         (with(json!({"match": [{"method": {"prefix": "G"}}]})), "cannot match method by"),
         // Flagger drops these and sends everybody to the canary.
         (both(json!({}), json!({"iterations": 1, "match": [{"headers": {"x-a": {}}}]})), "cannot match header"),

@@ -102,6 +102,9 @@ impl View {
         let narrowed = parts::narrowed(canary, &matches)?;
         let tested = !narrowed.is_empty();
         let matches = if tested { narrowed } else { matches };
+        if original.is_none() {
+            parts::can_rewrite(&canary.spec.service, &matches)?;
+        }
         let mut divided = rule.clone();
         if tested {
             divided["matches"] = json!(matches);

@@ -7,18 +7,21 @@ use crate::domain::ObjectKey;
 use crate::sandbox::traffic::Load;
 use crate::sandbox::workloads::World;
 
-/// Contour: the HTTPProxy of the app's name. Routes with a header condition get the matching share of the users, the
-/// first route without one the rest; within a route the weights count. All weights 0 or absent means equal parts.
+/// Contour: the HTTPProxy of the app's name. Of the routes with a header or query condition the first gets the matching
+/// share of the users, the first route without one the rest; within a route the weights count. All weights 0 or absent
+/// means equal parts.
 pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
     let proxy = world.get(&ObjectKey::namespaced("projectcontour.io/v1", "HTTPProxy", &load.namespace, &load.app))?;
     let routes = if proxy.str("/status/currentStatus") == "invalid" { None } else { proxy.at("/spec/routes") };
     let routes = routes.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut left = 1.0;
+    let mut matching = load.matching.clamp(0.0, 1.0);
     let mut shares: Vec<Share> = Vec::new();
     for route in routes {
         let conditions = route.get("conditions").and_then(Value::as_array);
-        let picky = conditions.into_iter().flatten().any(|condition| condition.get("header").is_some());
-        let part = if picky { left * load.matching.clamp(0.0, 1.0) } else { left };
+        let narrow = |condition: &Value| condition.get("header").or(condition.get("queryParameter")).is_some();
+        let picky = conditions.into_iter().flatten().any(narrow);
+        let part = if picky { std::mem::take(&mut matching) } else { left };
         left -= part;
         let services = route.get("services").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let weight = |service: &Value| service.get("weight").and_then(Value::as_f64).unwrap_or(0.0);

@@ -92,6 +92,18 @@ fn workload(world: &dyn World, namespace: &str, service: &str) -> Option<String>
     deployments.iter().find(takes).map(|deployment| deployment.name().to_owned())
 }
 
+/// A part of the requests is copied to a backend.
+fn copy(shares: &mut Vec<Share>, backend: &Value, load: &Load, fraction: f64) {
+    let before = shares.len();
+    add(shares, backend, load, 0.0);
+    let added = (shares.len() > before).then(|| shares.pop()).flatten();
+    let known =
+        || shares.iter().find(|share| backend.get("name").and_then(Value::as_str) == Some(&share.service)).cloned();
+    if let Some(Share { service, counted: Some(About::Cluster(name)), .. }) = added.or_else(known) {
+        shares.push(Share { service, counted: Some(About::Copies(name)), fraction });
+    }
+}
+
 fn lost(fraction: f64) -> Option<Share> {
     (fraction > 0.0).then(|| Share { service: String::new(), counted: None, fraction })
 }
