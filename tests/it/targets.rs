@@ -41,7 +41,7 @@ impl World {
         let bed = Bed::start(clock, options).await.unwrap();
         let mut ports = bed.ports();
         ports.hooks = Arc::new(Yes);
-        let _ = bed.daemon_with(ports, bed.git().unwrap(), bed.forge.clone());
+        bed.daemon_with(ports, bed.git().unwrap(), bed.forge.clone());
         let home = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
         let mut all = BTreeMap::from([("namespace.yaml".to_owned(), home)]);
         all.extend(files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())));
@@ -83,7 +83,8 @@ impl World {
     async fn reaches(&self, canary: &str, phase: &str) {
         let key = CanaryKey::new(self.namespace, canary);
         let came = self.bed.wait(PATIENCE, |bed| bed.phase(&key) == phase).await;
-        assert!(came, "{key} is {:?}, not {phase}\n{}", self.bed.phase(&key), self.events().join("\n"));
+        let (events, objects) = (self.events().join("\n"), self.objects().join("\n"));
+        assert!(came, "{key} is {:?}, not {phase}\n{events}\n{objects}", self.bed.phase(&key));
     }
 
     async fn passes(&self, seconds: u64) {
@@ -92,6 +93,21 @@ impl World {
 
     fn load(&self, app: &str) {
         self.bed.sandbox.traffic.set_load(Load::constant(self.namespace, app, self.bed.clock.now(), 20.0));
+    }
+
+    /// What there is to look at when a story does not go on.
+    fn objects(&self) -> Vec<String> {
+        let kinds = [
+            ("v1", "Pod"),
+            ("apps/v1", "Deployment"),
+            ("apps/v1", "DaemonSet"),
+            ("serving.knative.dev/v1", "Revision"),
+            ("serving.knative.dev/v1", "Service"),
+        ];
+        let all = kinds
+            .iter()
+            .flat_map(|(version, kind)| self.bed.sandbox.store.list(&Gvk::new(version, kind), Some(self.namespace)));
+        all.map(|object| format!("{} {}", object.key(), object.at("/status").cloned().unwrap_or_default())).collect()
     }
 
     /// Type and message of all Events.

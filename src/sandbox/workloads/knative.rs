@@ -59,7 +59,7 @@ pub(super) fn reconcile(world: &dyn World, service: &Object, now: Timestamp, out
 fn create(service: &Object, template: &Value, name: &str, hash: &str, out: &mut Outcome) {
     let metadata = |name: &str| {
         json!({"name": name, "namespace": service.namespace(), "labels": {HASH: hash},
-            "ownerReferences": [owned_by(service)]})
+            "ownerReferences": owned_by(service)})
     };
     let mut pod = Object(template.clone());
     if pod.at("/metadata").is_none() {

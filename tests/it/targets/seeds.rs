@@ -73,7 +73,9 @@ fn seed_001_is_checked_with_warnings_and_no_error() {
         [
             "autoscaler.json:1:1: warning: autoscaling/v2beta1 is an old version of HorizontalPodAutoscaler (write autoscaling/v2)",
             "canary.yaml:1:1: warning: flagger.app/v1alpha3 is an old version of Canary (write flagger.app/v1beta1)",
-            "canary.yaml:14:17: warning: autoscaling/v2beta1 is an old version of HorizontalPodAutoscaler (write autoscaling/v2)",
+            "canary.yaml:14:5: warning: autoscaling/v2beta1 is an old version of HorizontalPodAutoscaler (write autoscaling/v2)",
+            "canary.yaml:45:9: warning: `threshold` is the old form of `thresholdRange` (write thresholdRange: {min: …})",
+            "canary.yaml:49:9: warning: `threshold` is the old form of `thresholdRange` (write thresholdRange: {max: …})",
         ]
     );
 }
