@@ -2,15 +2,21 @@
 //! `tests/conformance`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use serin::alerts::HttpAlerts;
-use serin::ports::{AlertCall, AlertMessage, AlertSender as _};
+use serin::controller::{Channel, Ports};
+use serin::ports::{AlertCall, AlertMessage, AlertSender};
+use serin::sim::BedOptions;
+use serin::sim::bed::Adjust;
 use wiremock::matchers::{any, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use crate::loops::{GOOD, image, play, release, start, until, web, world};
 use crate::metrics::StillClock;
 
 fn call(type_: &str, address: &str) -> AlertCall {
@@ -124,4 +130,42 @@ async fn a_silent_channel_is_given_up() {
     Mock::given(any()).respond_with(ResponseTemplate::new(200).set_delay(Duration::from_secs(60))).mount(&server).await;
     let clock = Arc::new(StillClock::jumping());
     assert_eq!(HttpAlerts::new(clock).send(call("slack", &server.uri())).await, Err("no answer within 5s".to_owned()));
+}
+
+/// Takes every alert and never comes back.
+#[derive(Default)]
+struct BlackHole(AtomicUsize);
+
+#[async_trait]
+impl AlertSender for BlackHole {
+    async fn send(&self, _: AlertCall) -> Result<(), String> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_channel_that_never_answers_disturbs_no_run() {
+    play(async |clock| {
+        let channel = Channel {
+            type_: "slack".to_owned(),
+            address: SecretString::from("http://127.0.0.1:1"),
+            token: None,
+            proxy: None,
+            username: String::new(),
+            channel: String::new(),
+        };
+        let adjust = Adjust(Arc::new(move |settings| settings.outgoing.channel = Some(channel.clone())));
+        let bed = world(clock, BedOptions { adjust: Some(adjust), ..BedOptions::default() }).await;
+        start(&bed);
+        let hole = Arc::new(BlackHole::default());
+        let ports = Ports { alerts: hole.clone(), ..bed.ports() };
+        let _daemon = bed.daemon_with(ports, bed.git().expect("a repository"), bed.forge.clone());
+        until(&bed, "initialized", |bed| bed.phase(&web()) == "Initialized").await;
+        release(&bed, "1.1.0", GOOD);
+        until(&bed, "promoted", |bed| image(bed, "web-primary") == "1.1.0").await;
+        until(&bed, "succeeded", |bed| bed.phase(&web()) == "Succeeded").await;
+        // The second waits for the first, which hangs.
+        assert_eq!(hole.0.load(Ordering::Relaxed), 1);
+    });
 }

@@ -39,6 +39,28 @@ fn renders_what_queries_use() {
     }
 }
 
+/// The query of a walkthrough of Skipper, and one of the Gateway API: users have them as they stand here.
+#[test]
+fn renders_templates_of_walkthroughs() {
+    let skipper = "histogram_quantile(0.99,\n  sum(\n    rate(\n      skipper_serve_route_duration_seconds_bucket{\n        \
+                   route=~\"{{ printf \"kube(ew)?_%s__%s_canary__.*__%s_canary(_[0-9]+)?\" namespace ingress service }}\",\n        \
+                   le=\"+Inf\"\n      }[1m]\n    )\n  ) by (le)\n)    \n";
+    let rendered = render(skipper, &model()).expect("a query");
+    assert!(rendered.contains("route=~\"kube(ew)?_ns__ing_canary__.*__svc_canary(_[0-9]+)?\",\n"), "{rendered}");
+    let gateway = "histogram_quantile(0.99,\n  sum(\n    rate(\n      envoy_cluster_upstream_rq_time_bucket{\n        \
+                   envoy_cluster_name=~\"{{ namespace }}_{{ target }}-canary_[0-9a-zA-Z-]+\",\n      }[{{ interval }}]\n    \
+                   )\n  ) by (le)\n)/1000\n";
+    let rendered = render(gateway, &model()).expect("a query");
+    assert!(rendered.contains("envoy_cluster_name=~\"ns_podinfo-canary_[0-9a-zA-Z-]+\",\n      }[1m]"), "{rendered}");
+    // Flagger's own query for Skipper cleans its names first.
+    let cleaned = "{{- $route := printf \"kube(ew)?_%s__%s_canary__.*__%s_canary(_[0-9]+)?\" namespace ingress service }}\n\
+                   sum(rate(skipper_serve_route_duration_seconds_sum{route=~\"{{ $route }}\"}[{{ interval }}]))\n";
+    assert_eq!(
+        render(cleaned, &model()).expect("a query").trim(),
+        "sum(rate(skipper_serve_route_duration_seconds_sum{route=~\"kube(ew)?_ns__ing_canary__.*__svc_canary(_[0-9]+)?\"}[1m]))"
+    );
+}
+
 #[test]
 fn renders_blocks_and_variables() {
     for (text, want) in [
