@@ -203,3 +203,21 @@ fn run_waits_for_work_and_stops_when_dropped() {
         driver.abort();
     });
 }
+
+#[test]
+fn a_call_whose_far_side_sleeps_lets_time_pass() {
+    on_both(|clock| async move {
+        let near = clock.clone();
+        let call = tokio::spawn(async move {
+            let guard = near.in_flight();
+            let far = near.sleep_within_call(at(60));
+            // The near side hangs up first, as a client does whose timeout strikes.
+            let hung_up = crate::ports::timeout(&near, Duration::from_secs(2), far).await.is_err();
+            drop(guard);
+            (hung_up, near.now())
+        });
+        clock.until(at(10), quiet).await;
+        assert_eq!(call.await.unwrap(), (true, at(2)));
+        assert_eq!((clock.now(), clock.calls_in_flight()), (at(10), 0));
+    });
+}

@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub(crate) struct Differences {
     /// Behaviours that differ in every scenario, which the comparison takes out.
     general: BTreeMap<String, Behaviour>,
-    /// Each behaviour of serin that differs, by a short name.
+    /// Each behaviour of serin that differs, by a short name; some are in no recording.
     behaviours: BTreeMap<String, Behaviour>,
     /// Which of them are seen in which scenario.
     scenarios: BTreeMap<String, Vec<String>>,
@@ -92,7 +92,7 @@ impl Behaviour {
         for (who, what) in [("Flagger", &self.flagger), ("serin", &self.serin), ("Why", &self.why)] {
             text += &format!("\n{}\n", wrapped(&format!("**{who}**: {}", what.trim())));
         }
-        if let Some(seen) = seen {
+        if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
             text += &format!("\n{}\n", wrapped(&format!("Seen in: {}.", seen.join(", "))));
         }
         text
