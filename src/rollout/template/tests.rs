@@ -100,7 +100,7 @@ fn prints_as_go_does() {
 #[test]
 fn errors_say_where_and_what() {
     for (text, want) in [
-        ("{{ if eq variables.tenant \"x\" }}y", "1:35: unexpected EOF"),
+        ("{{ if eq variables.tenant \"x\" }}y", "1:34: unexpected EOF"),
         ("{{ end }}", "1:4: unexpected {{end}}"),
         ("{{ if true }}{{ else }}{{ else }}{{ end }}", "1:27: expected end; found {{else}}"),
         ("{{ if }}x{{ end }}", "1:4: missing value for command"),
