@@ -2,14 +2,14 @@
 //! what things cost.
 
 #[path = "../bed/cost/audit.rs"]
-pub(crate) mod audit;
+mod audit;
 #[path = "../bed/cost/figures.rs"]
-pub(crate) mod figures;
+mod figures;
 
 use serde_json::json;
 
 use self::audit::{Kind, Request, Tally, request};
-use self::figures::{Canaries, Late, Measured, Setting, Window, between, page, percentile};
+use self::figures::{Applications, Canaries, Late, Measured, Setting, Window, between, page, percentile};
 
 const USER: &str = "system:serviceaccount:serin-system:serin";
 
@@ -84,12 +84,18 @@ fn percentiles_are_of_the_nearest_rank() {
     assert_eq!(Late::of(vec![3.0, 1.0, 2.0]), Late { ticks: 3, p50: 2.0, p99: 3.0 });
 }
 
-fn measured(program: &str, many: u32, reads: usize) -> Measured {
+fn window(reads: usize) -> Window {
     let get = line(USER, "ResponseComplete", "get", Some(("canaries", None)), 200);
     let requests = Tally::of(&vec![get; reads].join("\n"), USER);
-    let window = Window { seconds: 60.0, requests, processor: 3.0, memory: 20.0, highest: 30.0, others: 5.0 };
-    let setting =
-        Setting { day: "2026-01-02".into(), cores: 2, profile: "dist".into(), command: "tests/bed/run cost".into() };
+    Window { seconds: 60.0, requests, processor: 3.0, memory: 20.0, highest: 30.0, others: 5.0 }
+}
+
+fn setting() -> Setting {
+    Setting { day: "2026-01-02".into(), cores: 2, profile: "dist".into(), command: "tests/bed/run cost".into() }
+}
+
+fn measured(program: &str, many: u32, reads: usize) -> Measured {
+    let (window, setting) = (window(reads), setting());
     let late = Late { ticks: 9, p50: 0.0, p99: 0.5 };
     let program = program.to_owned();
     let (rest, progress) = (window.clone(), window);
@@ -106,11 +112,46 @@ fn measured(program: &str, many: u32, reads: usize) -> Measured {
     })
 }
 
+fn applications() -> Measured {
+    Measured::Applications(Applications { many: 50, setting: setting(), applying: window(4), rest: window(0) })
+}
+
 #[test]
 fn the_page_sets_programs_with_as_many_canaries_side_by_side() {
     insta::assert_snapshot!(
-        page(&[measured("flagger", 10, 600), measured("serin", 10, 0), measured("serin", 1, 0)]),
-        @""
+        page(&[measured("flagger", 10, 600), measured("serin", 10, 0), measured("serin", 1, 0), applications()]),
+        @r"
+        Made by
+
+        * `tests/bed/run cost` on 2026-01-02, 2 cores, serin built with the profile `dist`
+
+        **At rest.** Nothing is released; a tick is due every 10 s.
+
+        | program | canaries | window | reads for a tick | writes for a tick | reads a minute | writes a minute | Events a minute | watches begun a minute | processor (of a core) | MiB at the end | MiB at most | machine used by others |
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+        | serin | 1 | 60 s | 0 | 0 | 0 | 0 | 0 | 0 | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+        | serin | 10 | 60 s | 0 | 0 | 0 | 0 | 0 | 0 | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+        | flagger | 10 | 60 s | 10.00 | 0 | 600 | 0 | 0 | 0 | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+
+        **Progressing.** All canaries at once; a step of the weight is due every 10 s.
+
+        | program | canaries | window | steps made (due) | reads for a step | writes for a step | Events for a step | refused | lateness p50 | p99 | processor (of a core) | MiB at the end | MiB at most | machine used by others |
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+        | serin | 1 | 60 s | 60 (6) | 0 | 0 | 0 | 0 | 0.00 s | 0.50 s | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+        | serin | 10 | 60 s | 60 (60) | 0 | 0 | 0 | 0 | 0.00 s | 0.50 s | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+        | flagger | 10 | 60 s | 60 (60) | 10.00 | 0 | 0 | 0 | 0.00 s | 0.50 s | 3.0 s (5.0 %) | 20 | 30 | 5 % |
+
+        What they ask for, where there were most canaries (Events and watches apart):
+
+        * serin: at rest nothing for a tick; progressing nothing for a step
+        * flagger: at rest 10.00 `get canaries` for a tick; progressing 10.00 `get canaries` for a step
+
+        **Applications.** Deployment, Service, ServiceAccount and Ingress each, from one repository, by serin.
+
+        | applications | time | reads | writes | watches begun | processor (of a core) | MiB at most | machine used by others | reads a minute afterwards | writes a minute afterwards |
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+        | 50 | 60.0 s | 4 | 0 | 0 | 3.0 s (5.0 %) | 30 | 5 % | 0 | 0 |
+        "
     );
 }
 

@@ -112,10 +112,10 @@ impl Tally {
         self.by.get(&kind).map(|all| all.values().sum()).unwrap_or_default()
     }
 
-    /// What was asked, the most frequent first, but for kinds that are counted elsewhere.
+    /// What was read and written, the most frequent first.
     pub(crate) fn frequent(&self) -> Vec<(&str, u64)> {
-        let mut all: Vec<(&str, u64)> =
-            self.by.values().flatten().map(|(what, count)| (what.as_str(), *count)).collect();
+        let kinds = [Kind::Read, Kind::Write].into_iter().filter_map(|kind| self.by.get(&kind));
+        let mut all: Vec<(&str, u64)> = kinds.flatten().map(|(what, count)| (what.as_str(), *count)).collect();
         all.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
         all
     }

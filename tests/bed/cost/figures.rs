@@ -113,7 +113,11 @@ fn share(count: u64, divisor: f64) -> String {
         return "-".to_owned();
     }
     let value = count as f64 / divisor;
-    if count == 0 { "0".to_owned() } else { format!("{value:.2}") }
+    match value {
+        0.0 => "0".to_owned(),
+        100.0.. => format!("{value:.0}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 impl Canaries {
@@ -215,20 +219,25 @@ fn progress(all: &[&Canaries]) -> String {
 
 /// What each program asks for, from its largest measurement.
 fn asked(all: &[&Canaries]) -> String {
-    let mut text =
-        String::from("\nWhat they ask for, for each step of each canary (where there were most canaries):\n\n");
+    let mut text = String::from("\nWhat they ask for, where there were most canaries (Events and watches apart):\n\n");
     let mut programs: Vec<&str> = all.iter().map(|one| one.program.as_str()).collect();
     programs.sort_by_key(|name| std::cmp::Reverse(*name));
     programs.dedup();
     for program in programs {
         let Some(one) = all.iter().filter(|one| one.program == program).max_by_key(|one| one.many) else { continue };
-        let requests = one.progress.requests.frequent();
-        let common = requests.iter().filter(|(_, count)| count * 50 >= u64::from(one.steps));
-        let words: Vec<String> =
-            common.map(|(what, count)| format!("{} `{what}`", share(*count, f64::from(one.steps)))).collect();
-        writeln!(text, "* {program}: {}", words.join(", ")).ok();
+        let idle = words(&one.rest.requests, one.ticks(&one.rest));
+        let busy = words(&one.progress.requests, f64::from(one.steps));
+        writeln!(text, "* {program}: at rest {idle} for a tick; progressing {busy} for a step").ok();
     }
     text
+}
+
+/// Verbs and resources, each with its share; those that are rare are left out.
+fn words(requests: &Tally, divisor: f64) -> String {
+    let shares = requests.frequent().into_iter().map(|(what, count)| (what, share(count, divisor)));
+    let words: Vec<String> =
+        shares.filter(|(_, share)| *share != "0.00").map(|(what, share)| format!("{share} `{what}`")).collect();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
 fn applied(all: &[&Applications]) -> String {
