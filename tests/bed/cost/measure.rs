@@ -28,6 +28,19 @@ const UNDER_WAY: Duration = Duration::from_secs(200);
 /// How long the harness waits between two looks, which cost the API server something.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// The applications have ServiceAccounts, which `deploy/rbac.yaml` leaves to a role of the user's own.
+const ACCOUNTS: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: serin-accounts
+  labels: {serin.dev/aggregate-to-serin: "true"}
+rules:
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [list, watch, create, patch, delete]
+"#;
+
 /// Limit for something that all have to do.
 fn limit(many: u32) -> Limit {
     Limit(Duration::from_secs(120) + Duration::from_secs(1) * many)
@@ -151,6 +164,7 @@ pub(super) async fn applications(
 ) -> anyhow::Result<Applications> {
     let _crowd = Crowd::start(bed.admin()).await?;
     Program::Serin.install(bed).await?;
+    bed.apply(ACCOUNTS).await?;
     let repository = repository(bed, many).await?;
     let (_, prometheus) = Questions::serve().await?;
     let settings = Settings { prometheus: &prometheus, repository: Some(&repository) };
