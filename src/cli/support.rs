@@ -48,10 +48,13 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
     if let Some(message) = refused {
         report("/spec/service", Severity::Error, message, "the canary would never get a route");
     }
-    if let Some(message) = unsupported.filter(|message| message.contains("not supported")) {
+    let ours = |message: &String| message.contains("not supported") || message.contains("Knative");
+    if let Some(message) = unsupported.filter(ours) {
         let pointer = match message.split_whitespace().next().unwrap_or_default() {
             "targetRef.kind" => "/spec/targetRef/kind".to_owned(),
             "autoscalerRef.kind" => "/spec/autoscalerRef/kind".to_owned(),
+            "the" | "provider" => "/spec/targetRef".to_owned(),
+            "autoscalerRef" => "/spec/autoscalerRef".to_owned(),
             field => format!("{area}/{}", field.trim_start_matches("analysis.")),
         };
         report(&pointer, Severity::Error, message, LATER);

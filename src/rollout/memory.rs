@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::observation::Version;
+use crate::api::Phase;
+use crate::api::canary::CanaryView;
 
 /// Annotation of the Canary that keeps [`RunMemory`] as JSON.
 pub const RUN_ANNOTATION: &str = "serin.dev/run";
@@ -23,6 +25,9 @@ pub struct RunMemory {
     /// The version that users had when the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Version>,
+    /// Name of the apex Service when the run began: it is run to its end under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apex: Option<String>,
     /// Since when the run cannot go on for a reason that is not the release's fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_since: Option<Timestamp>,
@@ -91,6 +96,15 @@ impl RunMemory {
     /// Reads the annotation's text.
     pub fn parse(text: Option<&str>) -> Self {
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// The apex name of a run under way, when the Canary names another one by now. Its route has traffic on the canary: left
+    /// behind like that it would lose requests when the canary goes.
+    pub fn former_apex(canary: &CanaryView) -> Option<String> {
+        let run = Self::parse(canary.annotations.get(RUN_ANNOTATION).map(String::as_str));
+        let phase = canary.status.phase;
+        let runs = phase.is_active() && phase != Phase::Waiting || run.restoring;
+        run.apex.filter(|apex| runs && apex != canary.spec.apex_name())
     }
 
     /// The annotation's text.

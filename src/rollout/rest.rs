@@ -195,6 +195,7 @@ fn begin(tick: &mut Tick, version: &Version) {
         started: Some(tick.seen.now),
         trial: Some(version.clone()),
         promoted: tick.promoted(),
+        apex: Some(tick.canary.spec.apex_name().to_owned()),
         handled,
         old_forms: tick.run.old_forms.take(),
         ..RunMemory::default()

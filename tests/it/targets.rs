@@ -400,6 +400,32 @@ fn a_knative_service_is_released_by_its_revisions_and_reverted_in_git() {
 }
 
 #[test]
+fn a_service_that_is_renamed_in_mid_run_keeps_its_name_until_the_run_is_over() {
+    play(|clock| async move {
+        let canary = SCALED_CANARY.replace("  autoscalerRef", "  # autoscalerRef");
+        let mut world = World::new(clock, "shop", &[("web.yaml", SCALED), ("canary.yaml", &canary)]).await;
+        world.reaches("web", "Initialized").await;
+        world.edit("web.yaml", "web:1", "web:2");
+        world.reaches("web", "Progressing").await;
+        world.passes(25).await;
+        let weight = |world: &World, name: &str, index: usize| {
+            world.at("projectcontour.io/v1", "HTTPProxy", name, &format!("/spec/routes/0/services/{index}/weight"))
+        };
+        assert_eq!(weight(&world, "web", 1), 50);
+        world.edit("canary.yaml", "service: {port: 80", "service: {name: shop, port: 80");
+        world.reaches("web", "Succeeded").await;
+        assert_eq!(
+            (weight(&world, "web", 0), weight(&world, "web", 1)),
+            (json!(100), json!(0)),
+            "nobody is left behind"
+        );
+        world.passes(30).await;
+        assert_eq!(weight(&world, "shop", 0), 100, "at rest the new name is taken");
+        assert_eq!(world.at("v1", "Service", "shop", "/spec/selector/app"), "web-primary");
+    });
+}
+
+#[test]
 fn what_cannot_be_released_is_refused_by_name_and_left_alone() {
     play(|clock| async move {
         let canary = SCALED_CANARY

@@ -33,7 +33,7 @@ use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::ports::ClusterError;
 use crate::rollout::objects::ObjectOptions;
-use crate::rollout::{Action, Decision, Notice, Observation, Step, Version, decide, interval};
+use crate::rollout::{Action, Decision, Notice, Observation, RunMemory, Step, Version, decide, interval};
 pub(crate) use act::FINALIZER;
 use background::Background;
 use observe::Scene;
@@ -234,7 +234,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     if owner.is_none() && !context.settings.all_canaries {
         return at_rest(false);
     }
-    let canary = match CanaryView::from_object(&object) {
+    let mut canary = match CanaryView::from_object(&object) {
         Ok(canary) => canary,
         Err(message) => {
             record::unreadable(context, &object, format!("the canary cannot be read: {message}")).await;
@@ -243,6 +243,10 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     };
     if context.registry.is_applying(&key) && !canary.status.phase.is_active() && !canary.terminating {
         return at_rest(false);
+    }
+    // A new name is taken when the run is over.
+    if let Some(apex) = RunMemory::former_apex(&canary) {
+        canary.spec.service.name = Some(apex);
     }
     let (mut scene, mut seen) = observe::observe(context, canary).await;
     context.registry.learn(scene.configs.iter().map(|(_, config)| config.as_ref()));

@@ -281,6 +281,60 @@ fn q42_a_canary_scaled_to_zero_gets_no_traffic_and_its_size_back() {
 }
 
 #[test]
+fn q34_the_deadline_of_a_daemon_set_counts_from_when_it_was_first_not_ready() {
+    let mut world = World::at_rest("kubernetes", with(analysis(), json!({"stepWeight": null, "iterations": 9})));
+    world.canary.spec.target_ref.kind = "DaemonSet".into();
+    world.canary.spec.progress_deadline_seconds = Some(30);
+    world.push("green");
+    world.until(Phase::Progressing);
+    // Well for longer than the deadline, so that only the time since the loss can count.
+    for _ in 0..5 {
+        world.tick();
+    }
+    assert_eq!((world.phase(), world.run.canary_unready), (Phase::Progressing, None));
+    world.broken.insert("v1:green".into());
+    world.tick();
+    assert_eq!(world.phase(), Phase::Progressing, "a lost pod has the whole deadline");
+    assert!(world.run.canary_unready.is_some());
+    world.until(Phase::Failed);
+    let why = "canary damonset podinfo.ns not ready with retryable false: exceeded its progressDeadlineSeconds: 30";
+    assert!(world.events.iter().any(|event| event == &format!("Warning {why}")), "{:?}", world.events);
+    assert_eq!(world.run.canary_unready, None);
+}
+
+#[test]
+fn old_forms_are_told_once_and_again_only_when_others_are_used() {
+    let mut world = World::new("contour", analysis());
+    world.canary.spec.canary_analysis = world.canary.spec.analysis.take();
+    let told =
+        |world: &World| world.events.iter().filter(|event| event.contains("Old forms")).cloned().collect::<Vec<_>>();
+    world.until(Phase::Initialized);
+    world.push("green");
+    world.until(Phase::Succeeded);
+    let first = "Warning Old forms in podinfo.ns, which still work: canaryAnalysis (write analysis)";
+    assert_eq!(told(&world), [first]);
+    world.canary.spec.provider = Some("gatewayapi:v1alpha2".into());
+    world.tick();
+    world.tick();
+    assert_eq!(told(&world).len(), 2, "{:?}", told(&world));
+}
+
+#[test]
+fn a_run_keeps_the_name_it_began_with() {
+    let mut world = mid_run(json!({}));
+    let note = |world: &mut World| {
+        let text = world.run.text();
+        world.canary.annotations.insert(crate::rollout::RUN_ANNOTATION.into(), text);
+    };
+    note(&mut world);
+    assert_eq!(crate::rollout::RunMemory::former_apex(&world.canary), None);
+    world.canary.spec.service.name = Some("shop".into());
+    assert_eq!(crate::rollout::RunMemory::former_apex(&world.canary).as_deref(), Some("podinfo"));
+    world.canary.status.phase = Phase::Succeeded;
+    assert_eq!(crate::rollout::RunMemory::former_apex(&world.canary), None, "at rest the new name counts");
+}
+
+#[test]
 fn q43_a_shut_traffic_gate_sends_one_alert() {
     let mut world = mid_run(json!({"webhooks": [hook("confirm-traffic-increase")]}));
     world.hook("confirm-traffic-increase", refused());

@@ -122,8 +122,53 @@ fn files() -> Vec<(String, String)> {
         );
         files.push((format!("clusters/demo/shop/{name}-canary.yaml"), canary));
     }
+    files.extend(TARGETS.map(|(file, text)| (format!("clusters/demo/shop/{file}.yaml"), text.to_owned())));
     files
 }
+
+/// An application for each further kind of target and autoscaler; one reads a ConfigMap that cannot be changed.
+const TARGETS: [(&str, &str); 6] = [
+    (
+        "agent",
+        "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: shop}\nspec:\n  \
+         selector: {matchLabels: {app: agent}}\n  template:\n    metadata: {labels: {app: agent}}\n    \
+         spec: {containers: [{name: a, image: 'a:1'}]}\n",
+    ),
+    (
+        "agent-canary",
+        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: agent, namespace: shop}\nspec:\n  \
+         provider: kubernetes\n  targetRef: {apiVersion: apps/v1, kind: DaemonSet, name: agent}\n  service: {port: 80}\n  \
+         analysis: {interval: 10s, threshold: 1, iterations: 1}\n",
+    ),
+    (
+        "scaled",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: fixed, namespace: shop, annotations: {serin.dev/force: enabled}}\n\
+         immutable: true\ndata: {state: first}\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: scaled, namespace: shop}\nspec:\n  \
+         selector: {matchLabels: {app: scaled}}\n  template:\n    metadata: {labels: {app: scaled}}\n    spec: {containers: \
+         [{name: a, image: 'a:1', envFrom: [{configMapRef: {name: fixed}}]}]}\n---\n\
+         apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: scaled, namespace: shop}\nspec: \
+         {scaleTargetRef: {name: scaled}, triggers: []}\n",
+    ),
+    (
+        "scaled-canary",
+        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: scaled, namespace: shop}\nspec:\n  \
+         targetRef: {apiVersion: apps/v1, kind: Deployment, name: scaled}\n  service: {port: 80}\n  \
+         autoscalerRef: {apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: scaled}\n  \
+         analysis: {interval: 10s, threshold: 1, stepWeight: 50}\n",
+    ),
+    (
+        "served",
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: served, namespace: shop}\nspec:\n  template:\n    \
+         metadata: {annotations: {sandbox.serin.dev/behaviour: 'errors=0%'}}\n    spec: {containers: [{image: 'a:1'}]}\n",
+    ),
+    (
+        "served-canary",
+        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: served, namespace: shop}\nspec:\n  provider: knative\n  \
+         targetRef: {apiVersion: serving.knative.dev/v1, kind: Service, name: served}\n  service: {port: 80}\n  \
+         analysis: {interval: 10s, threshold: 1, stepWeight: 50}\n",
+    ),
+];
 
 /// Lives the life; the requests in it.
 fn life() -> RequestCounts {
@@ -153,7 +198,9 @@ fn life() -> RequestCounts {
         assert!(reached("Initialized").await);
         let others = |phase: &'static str| {
             bed.wait(Duration::from_secs(1200), move |bed| {
-                ["gated", "skipped"].iter().all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
+                ["gated", "skipped", "agent", "scaled", "served"]
+                    .iter()
+                    .all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
             })
         };
         assert!(others("Initialized").await, "the canaries of the further providers");
@@ -161,9 +208,14 @@ fn life() -> RequestCounts {
             let (_, text) = files.iter_mut().find(|(path, _)| path == "values/demo.yaml").expect("values");
             *text = text.replacen(from, to, 1);
         };
+        let scaled = files.iter_mut().find(|(path, _)| path.ends_with("shop/scaled.yaml")).expect("a file");
+        scaled.1 = scaled.1.replace("state: first", "state: second");
         values(&mut files, "version: 1.0.0", "version: 1.1.0");
         commit("Release web 1.1.0", &files);
         assert!(reached("Progressing").await && reached("Succeeded").await);
+        let scaled = CanaryKey::new("shop", "scaled");
+        let promoted = bed.wait(Duration::from_secs(600), |bed| bed.phase(&scaled) == "Succeeded").await;
+        assert!(promoted, "a config that cannot be changed: {}", bed.phase(&scaled));
         values(&mut files, "errors=0.1%", "errors=30%");
         let bad = commit("Release a bad one", &files);
         assert!(reached("Failed").await);
@@ -172,7 +224,8 @@ fn life() -> RequestCounts {
         assert!(reverted.await);
         bed.pass(Duration::from_secs(60)).await;
         let remove =
-            ["canary", "more", "gated-canary", "skipped-canary"].map(|name| format!("clusters/demo/shop/{name}.yaml"));
+            ["canary", "more", "gated-canary", "skipped-canary", "agent-canary", "scaled-canary", "served-canary"]
+                .map(|name| format!("clusters/demo/shop/{name}.yaml"));
         let remove: Vec<_> = remove.iter().map(|path| (path.as_str(), None)).collect();
         bed.remote
             .commit("main", "Remove the canaries\n\nSerin-Allow-Prune: apps", &remove, clock.now())
