@@ -2,7 +2,7 @@
 //! applications of one repository.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,12 +55,12 @@ fn end(log: &Path) -> anyhow::Result<u64> {
     Ok(std::fs::metadata(log).with_context(|| format!("looking at {}", log.display()))?.len())
 }
 
-/// What a user asked since a place in the audit log.
-fn asked(log: &Path, from: u64, user: &str) -> anyhow::Result<Tally> {
+/// What a user asked between two places of the audit log.
+fn asked(log: &Path, from: u64, to: u64, user: &str) -> anyhow::Result<Tally> {
     let mut file = std::fs::File::open(log)?;
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).context("reading the audit log")?;
+    file.take(to.saturating_sub(from)).read_to_end(&mut bytes).context("reading the audit log")?;
     Ok(Tally::of(&String::from_utf8_lossy(&bytes), user))
 }
 
@@ -82,20 +82,38 @@ impl<'a> Open<'a> {
         Ok(Self { bed, process, from, began: Instant::now(), meter, machine })
     }
 
-    fn close(self, user: &str) -> anyhow::Result<Window> {
-        let (usage, others, seconds) = (self.meter.stop(), self.machine.others(), self.began.elapsed().as_secs_f64());
-        let requests = asked(&self.bed.control_plane()?.audit_log(), self.from, user)?;
+    /// Ends it. The log is read later, because that takes time in which the program goes on.
+    fn close(self) -> anyhow::Result<Closed> {
+        let log = self.bed.control_plane()?.audit_log();
+        let (to, usage) = (end(&log)?, self.meter.stop());
+        let (others, seconds) = (self.machine.others(), self.began.elapsed().as_secs_f64());
         if !Path::new(&format!("/proc/{}", self.process)).exists() {
             bail!("the program has ended");
         }
-        Ok(Window {
+        let window = Window {
             seconds,
-            requests,
+            requests: Tally::default(),
             processor: usage.seconds,
             memory: usage.memory.now,
             highest: usage.memory.highest,
             others,
-        })
+        };
+        Ok(Closed { log, from: self.from, to, window })
+    }
+}
+
+/// A window that is over.
+struct Closed {
+    log: PathBuf,
+    from: u64,
+    to: u64,
+    window: Window,
+}
+
+impl Closed {
+    /// With what a user asked in it.
+    fn read(self, user: &str) -> anyhow::Result<Window> {
+        Ok(Window { requests: asked(&self.log, self.from, self.to, user)?, ..self.window })
     }
 }
 
@@ -129,7 +147,7 @@ pub(super) async fn canaries(
     tokio::time::sleep(SETTLE).await;
     let open = Open::begin(bed, id(&process))?;
     tokio::time::sleep(window).await;
-    let rest = open.close(&program.user())?;
+    let rest = open.close()?.read(&program.user())?;
     println!("  {told}: rested for {:.0} s", rest.seconds);
     objects::release(bed, program, many).await?;
     let begun = Instant::now();
@@ -141,14 +159,16 @@ pub(super) async fn canaries(
     println!("  {told}: {} under way after {:.0} s", before.under_way.len(), begun.elapsed().as_secs_f64());
     tokio::time::sleep(SETTLE).await;
     questions.clear();
-    let before = Progress::of(bed, program).await?;
+    // At both ends first the log and then the statuses: what a list takes makes the same difference twice.
     let open = Open::begin(bed, id(&process))?;
+    let before = Progress::of(bed, program).await?;
     tokio::time::sleep(window).await;
-    let progress = open.close(&program.user())?;
+    let closed = open.close()?;
     let interval = Duration::from_secs_f64(INTERVAL);
     let late = questions.lateness(interval).into_iter().chain(questions.overdue(interval));
     let late = Late::of(late.map(|late| late.as_secs_f64()).collect());
     let (steps, under_way) = Progress::of(bed, program).await?.since(&before);
+    let progress = closed.read(&program.user())?;
     println!("  {told}: {steps} steps by {under_way} in {:.0} s", progress.seconds);
     let program = program.name().to_owned();
     Ok(Canaries { program, many, setting, initialised, rest, progress, steps, under_way, late })
@@ -196,7 +216,7 @@ pub(super) async fn applications(
     all.await?;
     let applying = Window {
         seconds: began.elapsed().as_secs_f64(),
-        requests: asked(&bed.control_plane()?.audit_log(), from, &Program::Serin.user())?,
+        requests: asked(&bed.control_plane()?.audit_log(), from, u64::MAX, &Program::Serin.user())?,
         processor: super::program::processor(id(&process)),
         memory: super::program::memory(id(&process)).now,
         highest: super::program::memory(id(&process)).highest,
@@ -206,7 +226,7 @@ pub(super) async fn applications(
     tokio::time::sleep(SETTLE).await;
     let open = Open::begin(bed, id(&process))?;
     tokio::time::sleep(window).await;
-    let rest = open.close(&Program::Serin.user())?;
+    let rest = open.close()?.read(&Program::Serin.user())?;
     Ok(Applications { many, setting, applying, rest })
 }
 
