@@ -123,6 +123,7 @@ pub(crate) fn settings(config: &Config) -> Result<Settings, SecretError> {
         config_tracking: flags.enable_config_tracking,
         no_cross_namespace_refs: flags.no_cross_namespace_refs,
         ingress_class: flags.ingress_class.clone(),
+        ingress_annotations_prefix: flags.ingress_annotations_prefix.clone(),
         outgoing: outgoing(config)?,
     })
 }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub no_cross_namespace_refs: bool,
     /// Ingress class of generated routes.
     pub ingress_class: Option<String>,
+    /// Prefix of the annotations that ingress-nginx reads, its own default when unset.
+    pub ingress_annotations_prefix: Option<String>,
     /// What goes out about canaries that name no receivers of their own.
     pub outgoing: Outgoing,
 }

@@ -313,6 +313,11 @@ fn checks(tick: &mut Tick) -> Told<bool> {
     if measured.is_some() {
         tick.metrics = judged.records;
     }
+    if let Some(note) = tick.seen.answers.notes.first().cloned()
+        && tick.first_time(&note)
+    {
+        tick.normal(note);
+    }
     if let Some(refusal) = refusal {
         let evidence = format!("external check {} failed {}", refusal.name, refusal.error);
         tick.warn(format!("Halt {} advancement {evidence}", tick.name()));

@@ -177,6 +177,8 @@ pub struct Answers {
     pub hooks: BTreeMap<usize, HookAnswer>,
     /// One reading for each of [`analysis::checks`](super::analysis::checks), in its order.
     pub metrics: Option<Vec<Reading>>,
+    /// What there is to tell about the way in which the metrics were read.
+    pub notes: Vec<String>,
     /// Whether all metric providers are online; what went wrong otherwise.
     pub providers: Option<Result<(), String>>,
 }

@@ -197,6 +197,22 @@ fn about_daemon_set(text: &str) -> String {
     text.replace(r#"destination_kind="Deployment""#, r#"destination_kind="DaemonSet""#)
 }
 
+/// The same question to a Prometheus that lives in another cluster or namespace than the ingress controller's own: it
+/// keeps a `namespace` label of its own, and renames the metric's to `exported_namespace` (Prometheus, `honor_labels`).
+/// `None` where the built-in query does not ask for such a label of the ingress controller.
+pub fn exported(provider: &str, source: Source, model: &Model) -> Option<String> {
+    let text = builtin(provider, source, model).filter(|_| observer(provider) == "nginx")?;
+    Some(text.replace("{ namespace=", "{ exported_namespace="))
+}
+
+/// What is told when [`exported`] found what the built-in query did not.
+pub fn exported_note(metric: &str) -> String {
+    format!(
+        "Metric {metric} is read by label exported_namespace: Prometheus has a namespace label of its own for the ingress \
+         controller. Set honorLabels: true on that scrape job to have the usual names"
+    )
+}
+
 /// Milliseconds from the raw value of a provider's duration query, cut to a whole number as Flagger does.
 pub fn milliseconds(provider: &str, value: f64) -> f64 {
     let factor = if observer(provider) == "http" { 1000.0 } else { 1.0 };
@@ -241,6 +257,16 @@ mod tests {
         assert!(!query.contains("(-"), "{query}");
         let query = builtin("osm", Source::Duration, &model).unwrap();
         assert!(query.contains(r#"destination_kind="DaemonSet""#), "{query}");
+    }
+
+    #[test]
+    fn only_nginx_is_asked_by_the_exported_label() {
+        let model = model("ns", "1m");
+        let text = exported("nginx", Source::SuccessRate, &model).expect("a query");
+        assert_eq!(text.matches(r#"{ exported_namespace="ns", ingress="podinfo", canary!="""#).count(), 2);
+        assert_eq!(text.replace("exported_", ""), builtin("nginx", Source::SuccessRate, &model).expect("a query"));
+        assert_eq!(exported("linkerd", Source::SuccessRate, &model), None);
+        assert_eq!(exported("nginx", Source::Inline, &model), None);
     }
 
     /// Provider, success rate over 1m, duration over 30s: as Flagger was recorded to send them from namespace `ns`.

@@ -202,7 +202,12 @@ impl Bed {
         let client = api::client(&self.sandbox.store, NAMESPACE);
         let cluster = between(cluster::connect(client, self.clock.clone(), cluster::Options::default()));
         let routed = cluster.clone();
-        let options = traffic::Options { ingress_class: self.settings().ingress_class, ..traffic::Options::default() };
+        let settings = self.settings();
+        let options = traffic::Options {
+            ingress_class: settings.ingress_class,
+            ingress_annotations_prefix: settings.ingress_annotations_prefix,
+            mesh: None,
+        };
         Ports {
             clock: self.clock.clone(),
             metrics: Arc::new(metrics::Metrics::new(self.clock.clone()).with_cluster(cluster.clone())),
@@ -292,6 +297,7 @@ impl Bed {
             config_tracking: true,
             no_cross_namespace_refs: false,
             ingress_class: None,
+            ingress_annotations_prefix: None,
             outgoing: Outgoing::default(),
         };
         if let Some(Adjust(adjust)) = &self.options.adjust {

@@ -13,6 +13,7 @@ pub(crate) fn over(scenario: &Scenario, settings: &mut Settings, fill: &dyn Fn(&
     let truth = |name: &str| text(name).map(|text| text == "true");
     settings.provider = text("mesh-provider").or(settings.provider.take());
     settings.ingress_class = text("ingress-class");
+    settings.ingress_annotations_prefix = text("ingress-annotations-prefix");
     settings.only_namespace = text("namespace");
     settings.selector_labels = list("selector-labels").unwrap_or_else(|| settings.selector_labels.clone());
     settings.include_label_prefix = list("include-label-prefix").unwrap_or_default();

@@ -190,6 +190,10 @@ scenarios! {
     kubernetes_no_iterations
     kubernetes_primary_never_ready
     linkerd_canary_succeeds
+    nginx_ab_cookie
+    nginx_ab_header
+    nginx_ab_header_and_cookie
+    nginx_ab_header_regex
     nginx_backend_missing
     nginx_canary_fails
     nginx_canary_succeeds

@@ -31,7 +31,11 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn answer(context: &Context, canary: &CanaryView, questions: &[Question], answers: &mut Answers) {
     for question in questions {
         match question {
-            Question::Metrics => answers.metrics = Some(measure(context, canary).await),
+            Question::Metrics => {
+                let (readings, notes) = measure(context, canary).await.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+                answers.metrics = Some(readings);
+                answers.notes = notes.into_iter().flatten().collect();
+            }
             Question::Providers => answers.providers = Some(probe(context, canary).await),
             Question::Hook { index, phase, .. } => {
                 let Some(hook) = canary.spec.analysis().and_then(|analysis| analysis.webhooks.get(*index)) else {
@@ -91,19 +95,39 @@ fn checksum(canary: &CanaryView) -> String {
     sha256_hex(text.as_bytes()).chars().take(16).collect()
 }
 
-async fn measure(context: &Context, canary: &CanaryView) -> Vec<Reading> {
+/// One reading for each check, with a note where there is something to tell about the way it was read.
+async fn measure(context: &Context, canary: &CanaryView) -> Vec<(Reading, Option<String>)> {
     let Some(analysis) = canary.spec.analysis() else { return Vec::new() };
     let checks = checks(analysis);
     join_all(checks.iter().map(|check| async move {
         let Some(metric) = analysis.metrics.get(check.metric) else {
-            return Reading::NoData("the metric is gone".to_owned());
+            return (Reading::NoData("the metric is gone".to_owned()), None);
         };
-        match query(context, canary, metric, check).await {
+        let found = match query(context, canary, metric, check).await {
             Ok(query) => reading(context.ports.metrics.query(query).await),
             Err(reading) => reading,
+        };
+        match found {
+            Reading::NoData(_) => exported(context, canary, metric, check).await.unwrap_or((found, None)),
+            found => (found, None),
         }
     }))
     .await
+}
+
+/// What a Prometheus has under the label that it renamed; only a value counts, anything else changes nothing.
+async fn exported(
+    context: &Context,
+    canary: &CanaryView,
+    metric: &Metric,
+    check: &Check,
+) -> Option<(Reading, Option<String>)> {
+    let model = Model::new(canary, metric, "1m");
+    let text = queries::exported(context.provider(canary), check.source, &model)?;
+    match context.ports.metrics.query(prometheus(context.metrics_server(canary), text)).await {
+        ports::Reading::Value(value) => Some((Reading::Value(value), Some(queries::exported_note(&metric.name)))),
+        _ => None,
+    }
 }
 
 fn reading(reading: ports::Reading) -> Reading {
