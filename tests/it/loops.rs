@@ -454,6 +454,7 @@ pub(crate) fn settings(bed: &Bed) -> Settings {
         config_tracking: true,
         no_cross_namespace_refs: false,
         ingress_class: None,
+        ingress_annotations_prefix: None,
         outgoing: serin::controller::Outgoing::default(),
     }
 }

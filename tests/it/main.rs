@@ -21,3 +21,4 @@ mod sandbox;
 mod scenarios;
 mod sources;
 mod targets;
+mod walkthroughs;

@@ -68,6 +68,9 @@ fn asked(counts: &RequestCounts) -> BTreeMap<String, BTreeSet<Right>> {
     asked
 }
 
+/// The canaries of further kinds of routes, targets and autoscalers.
+const OTHERS: [&str; 8] = ["gated", "skipped", "routed", "split", "weighed", "agent", "scaled", "served"];
+
 /// The example with an autoscaler, a Secret, a metric template and an alert, and an application for each further kind of route.
 fn files() -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> =
@@ -98,6 +101,9 @@ fn files() -> Vec<(String, String)> {
                 apiVersion: flagger.app/v1beta1\nkind: AlertProvider\nmetadata: {name: chat, namespace: shop}\n\
                 spec: {type: slack, address: 'PROMETHEUS'}\n";
     files.push(("clusters/demo/shop/more.yaml".to_owned(), more.to_owned()));
+    let route = "apiVersion: apisix.apache.org/v2\nkind: ApisixRoute\nmetadata: {name: routed, namespace: shop}\nspec: \
+                 {http: [{name: all, match: {paths: ['/*']}, backends: [{serviceName: routed, servicePort: 80}]}]}\n";
+    files.push(("clusters/demo/shop/route.yaml".to_owned(), route.to_owned()));
     for (name, provider) in [
         ("gated", "provider: 'gatewayapi:v1'\n  service: {port: 80, gatewayRefs: [{name: edge, namespace: edge}]}"),
         (
@@ -105,6 +111,13 @@ fn files() -> Vec<(String, String)> {
             "provider: skipper\n  service: {port: 80}\n  \
              ingressRef: {apiVersion: networking.k8s.io/v1, kind: Ingress, name: skipped}",
         ),
+        (
+            "routed",
+            "provider: apisix\n  service: {port: 80}\n  \
+             routeRef: {apiVersion: apisix.apache.org/v2, kind: ApisixRoute, name: routed}",
+        ),
+        ("split", "provider: linkerd\n  service: {port: 80}"),
+        ("weighed", "provider: traefik\n  service: {port: 80}"),
     ] {
         let text = format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
@@ -198,9 +211,7 @@ fn life() -> RequestCounts {
         assert!(reached("Initialized").await);
         let others = |phase: &'static str| {
             bed.wait(Duration::from_secs(1200), move |bed| {
-                ["gated", "skipped", "agent", "scaled", "served"]
-                    .iter()
-                    .all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
+                OTHERS.iter().all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
             })
         };
         assert!(others("Initialized").await, "the canaries of the further providers");
@@ -223,9 +234,13 @@ fn life() -> RequestCounts {
             bed.wait(Duration::from_secs(600), |bed| bed.remote.head("main").is_some_and(|head| head != bad));
         assert!(reverted.await);
         bed.pass(Duration::from_secs(60)).await;
-        let remove =
-            ["canary", "more", "gated-canary", "skipped-canary", "agent-canary", "scaled-canary", "served-canary"]
-                .map(|name| format!("clusters/demo/shop/{name}.yaml"));
+        let others_too = OTHERS.iter().map(|name| format!("{name}-canary"));
+        let remove: Vec<_> = ["canary", "more"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(others_too)
+            .map(|name| format!("clusters/demo/shop/{name}.yaml"))
+            .collect();
         let remove: Vec<_> = remove.iter().map(|path| (path.as_str(), None)).collect();
         bed.remote
             .commit("main", "Remove the canaries\n\nSerin-Allow-Prune: apps", &remove, clock.now())

@@ -37,6 +37,8 @@ pub(super) struct Share {
 /// Where an app's requests go now. `None`: there is neither a route nor a Service of that name.
 pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
     let kinds = [
+        // A mesh divides what any ingress controller inside of it sends to a Service.
+        smi::split,
         contour::split,
         gateway::split,
         istio::split,
@@ -48,7 +50,6 @@ pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
         skipper::split,
         traefik::split,
         apisix::split,
-        smi::split,
         service,
     ];
     kinds.iter().find_map(|split| split(world, load))

@@ -1,0 +1,265 @@
+//! Walkthroughs of the documents that the product was drafted from, and of our own pages: the YAML as it stands there,
+//! played to promotion and to rollback on the sandbox.
+#![expect(clippy::unwrap_used, reason = "a walkthrough that cannot be read stops its test")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use serin::domain::{CanaryKey, Gvk, Object, ObjectKey};
+use serin::ports::{Clock as _, HookCall, HookReply, HookRunner};
+use serin::sandbox::traffic::Load;
+use serin::sim::bed::Adjust;
+use serin::sim::{Bed, BedOptions, bed};
+
+/// How long a phase is waited for.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Requests per second of the users.
+const RATE: f64 = 50.0;
+
+/// The document's Deployment has one replica and `maxUnavailable: 1`: while its primary is promoted, the primary's share finds
+/// nobody until the new pod is ready.
+const ONE_REPLICA: f64 = 4.0;
+
+/// A load tester that says yes to everything.
+#[derive(Default)]
+struct LoadTester {
+    called: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl HookRunner for LoadTester {
+    async fn call(&self, call: HookCall) -> HookReply {
+        self.called.lock().unwrap().push(call.url);
+        HookReply::Passed
+    }
+}
+
+/// Someone who follows a document.
+struct Reader {
+    bed: Bed,
+    load_tester: Arc<LoadTester>,
+    /// Requests that found nobody before there was anything to find.
+    lost: f64,
+}
+
+/// Plays a document: installs the daemon with this provider, applies the YAML, and hands over when the canary `test/podinfo`
+/// is initialised.
+fn follow<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, then: impl FnOnce(Reader) -> F) {
+    let sim = Arc::new(bed::clock());
+    let runtime = sim.runtime().unwrap();
+    runtime.block_on(async move {
+        let provider = provider.to_owned();
+        let adjust = Adjust(Arc::new(move |settings| settings.provider = Some(provider.clone())));
+        let options = BedOptions { all_canaries: true, source: false, adjust: Some(adjust), ..BedOptions::default() };
+        let bed = Bed::start(sim.clone(), options).await.unwrap();
+        let mut reader = Reader { bed, load_tester: Arc::default(), lost: 0.0 };
+        reader.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: test}");
+        yaml.iter().for_each(|text| reader.apply(text));
+        let load = Load { matching, ..Load::constant("test", "podinfo", reader.bed.clock.now(), RATE) };
+        reader.bed.sandbox.traffic.set_load(load);
+        let mut ports = reader.bed.ports();
+        ports.hooks = reader.load_tester.clone();
+        reader.bed.daemon_with(ports, reader.bed.git().unwrap(), reader.bed.forge.clone());
+        reader.reaches("Initialized").await;
+        reader.lost = reader.lost_so_far();
+        then(reader).await;
+    });
+}
+
+impl Reader {
+    /// `kubectl -n test apply -f`.
+    fn apply(&self, yaml: &str) {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        for mut document in documents {
+            if document["kind"] != "Namespace" && document["metadata"]["namespace"].is_null() {
+                document["metadata"]["namespace"] = json!("test");
+            }
+            self.bed.sandbox.store.write(Object(document), "kubectl").unwrap();
+        }
+    }
+
+    fn get(&self, api_version: &str, kind: &str, name: &str) -> Arc<Object> {
+        self.bed.sandbox.store.get(&ObjectKey::namespaced(api_version, kind, "test", name)).unwrap()
+    }
+
+    /// `kubectl set image deployment/podinfo podinfod=IMAGE`; how that version behaves is the sandbox's to know.
+    fn set_image(&self, image: &str, behaviour: &str) {
+        let mut deployment = (*self.get("apps/v1", "Deployment", "podinfo")).clone();
+        deployment.0["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        deployment.0["spec"]["template"]["metadata"]["annotations"]["sandbox.serin.dev/behaviour"] = json!(behaviour);
+        self.bed.sandbox.store.write(deployment, "kubectl").unwrap();
+    }
+
+    async fn reaches(&self, phase: &str) {
+        let key = CanaryKey::new("test", "podinfo");
+        let came = self.bed.wait(PATIENCE, |bed| bed.phase(&key) == phase).await;
+        assert!(came, "waited in vain for {phase}, it is {}:\n{}", self.bed.phase(&key), self.events().join("\n"));
+    }
+
+    /// Lets time pass until the canary has this weight.
+    async fn has_weight(&self, weight: i64) {
+        let key = CanaryKey::new("test", "podinfo");
+        let has = |bed: &Bed| bed.canary(&key).and_then(|canary| canary.int("/status/canaryWeight")) == Some(weight);
+        assert!(self.bed.wait(PATIENCE, has).await, "{}", self.events().join("\n"));
+    }
+
+    /// What `kubectl describe canary` shows below.
+    fn events(&self) -> Vec<String> {
+        let events = self.bed.sandbox.store.list(&Gvk::new("v1", "Event"), Some("test"));
+        let ours = events.iter().filter(|event| event.str("/involvedObject/kind") == "Canary");
+        ours.map(|event| event.str("/message").to_owned()).collect()
+    }
+
+    fn said(&self, text: &str) {
+        assert!(self.events().iter().any(|event| event.contains(text)), "{text}\n{}", self.events().join("\n"));
+    }
+
+    /// The image that serves users.
+    fn serves(&self, image: &str) {
+        let primary = self.get("apps/v1", "Deployment", "podinfo-primary");
+        assert_eq!(primary.str("/spec/template/spec/containers/0/image"), image);
+    }
+
+    /// Asserts how many requests found nobody since the canary was initialised, in seconds of the load.
+    fn lost_at_most(&self, seconds: f64) {
+        let lost = self.lost_so_far() - self.lost;
+        assert!(lost <= seconds * RATE, "{lost} requests found nobody");
+    }
+
+    fn lost_so_far(&self) -> f64 {
+        self.bed.sandbox.traffic.totals("test", "podinfo", self.bed.clock.now()).lost
+    }
+
+    /// A good version is promoted and a bad one rolled back.
+    async fn good_then_bad(&self) {
+        self.set_image("stefanprodan/podinfo:3.1.3", "");
+        self.reaches("Progressing").await;
+        self.reaches("Succeeded").await;
+        self.said("Promotion completed! Scaling down podinfo.test");
+        self.serves("stefanprodan/podinfo:3.1.3");
+        self.set_image("stefanprodan/podinfo:3.1.4", "errors=50%");
+        self.reaches("Failed").await;
+        self.said("advancement success rate");
+        self.serves("stefanprodan/podinfo:3.1.3");
+    }
+}
+
+const DEPLOYMENT: &str = include_str!("../fixtures/seed_003/deployment.yaml");
+const NGINX: [&str; 3] = [
+    DEPLOYMENT,
+    include_str!("../fixtures/seed_003/nginx-ingress.yaml"),
+    include_str!("../fixtures/seed_003/nginx-canary.yaml"),
+];
+
+fn annotation(reader: &Reader, name: &str) -> String {
+    let ingress = reader.get("networking.k8s.io/v1", "Ingress", "podinfo-canary");
+    ingress.annotation(&format!("nginx.ingress.kubernetes.io/{name}")).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn nginx_of_seed_003() {
+    follow("kubernetes", &NGINX, 0.0, |reader| async move {
+        // "kubectl describe ingress/podinfo-canary" of the document.
+        assert_eq!((annotation(&reader, "canary"), annotation(&reader, "canary-weight")), ("true".into(), "0".into()));
+        reader.set_image("stefanprodan/podinfo:3.1.3", "");
+        reader.has_weight(5).await;
+        assert_eq!(annotation(&reader, "canary-weight"), "5");
+        reader.reaches("Succeeded").await;
+        for weight in (5..=50).step_by(5) {
+            reader.said(&format!("Advance podinfo.test canary weight {weight}"));
+        }
+        assert_eq!(annotation(&reader, "canary-weight"), "0");
+        reader.serves("stefanprodan/podinfo:3.1.3");
+        reader.set_image("stefanprodan/podinfo:3.1.4", "errors=30%");
+        reader.reaches("Failed").await;
+        assert_eq!(annotation(&reader, "canary-weight"), "0");
+        reader.said("failed checks threshold reached 10");
+        reader.serves("stefanprodan/podinfo:3.1.3");
+        reader.lost_at_most(ONE_REPLICA);
+        assert!(reader.load_tester.called.lock().unwrap().len() > 10);
+        assert!(!reader.events().iter().any(|event| event.contains("exported_namespace")));
+    });
+}
+
+/// "If you are using an existing Prometheus instance, and it is running in a different namespace, you can't use the prebuilt
+/// metrics. You'll encounter 'no values found for nginx metric request-success-rate'".
+#[test]
+fn nginx_of_seed_003_with_a_prometheus_in_a_different_namespace() {
+    let mut yaml = NGINX.map(str::to_owned);
+    yaml[1] = yaml[1].replace("annotations: {}", "annotations: {sandbox.serin.dev/exported-labels: \"true\"}");
+    assert_ne!(yaml[1], NGINX[1]);
+    let yaml: Vec<&str> = yaml.iter().map(String::as_str).collect();
+    follow("kubernetes", &yaml, 0.0, |reader| async move {
+        reader.good_then_bad().await;
+        reader.said("Metric request-success-rate is read by label exported_namespace");
+        let told = reader.events().iter().filter(|event| event.contains("exported_namespace")).count();
+        assert!(told <= 2, "once in a run");
+    });
+}
+
+#[test]
+fn nginx_of_seed_003_with_a_header_and_a_cookie() {
+    let steps = "    maxWeight: 50\n    # canary increment step\n    # percentage (0-100)\n    stepWeight: 5\n";
+    let test = "    iterations: 3\n    match:\n    - headers: {x-canary: {exact: insider}}\n    - headers: {cookie: {exact: canary}}\n";
+    let canary = NGINX[2].replace(steps, test);
+    assert_ne!(canary, NGINX[2]);
+    follow("nginx", &[NGINX[0], NGINX[1], &canary], 0.2, |reader| async move {
+        reader.set_image("stefanprodan/podinfo:3.1.2", "");
+        reader.reaches("Progressing").await;
+        let on = |_: &Bed| annotation(&reader, "canary-by-header") == "x-canary";
+        assert!(reader.bed.wait(PATIENCE, on).await);
+        assert_eq!(
+            (annotation(&reader, "canary-by-cookie"), annotation(&reader, "canary-weight")),
+            ("canary".into(), "0".into())
+        );
+        reader.reaches("Succeeded").await;
+        assert_eq!(
+            (annotation(&reader, "canary-by-cookie"), annotation(&reader, "canary-by-header")),
+            (String::new(), String::new())
+        );
+        reader.good_then_bad().await;
+        assert_eq!(annotation(&reader, "canary-by-header"), "");
+    });
+}
+
+#[test]
+fn linkerd_of_seed_003() {
+    let yaml = [
+        DEPLOYMENT,
+        include_str!("../fixtures/seed_003/linkerd-ingress.yaml"),
+        include_str!("../fixtures/seed_003/linkerd-canary.yaml"),
+    ];
+    // The Canary names no provider.
+    follow("linkerd", &yaml, 0.0, |reader| async move {
+        reader.good_then_bad().await;
+        reader.said("Advance podinfo.test canary weight 50");
+        let split = reader.get("split.smi-spec.io/v1alpha1", "TrafficSplit", "podinfo");
+        let backends =
+            json!([{"service": "podinfo-canary", "weight": "0"}, {"service": "podinfo-primary", "weight": "100"}]);
+        assert_eq!(split.at("/spec/backends"), Some(&backends));
+    });
+}
+
+#[test]
+fn skipper_of_seed_002() {
+    let yaml = [
+        DEPLOYMENT,
+        include_str!("../fixtures/seed_002/autoscaler.yaml"),
+        include_str!("../fixtures/seed_002/ingress.yaml"),
+        include_str!("../fixtures/seed_002/canary.yaml"),
+        include_str!("../fixtures/seed_002/template.yaml"),
+    ];
+    // No cluster of today serves autoscaling/v2beta2.
+    let canary = yaml[3].replace("autoscaling/v2beta2", "autoscaling/v2");
+    follow("kubernetes", &[yaml[0], yaml[1], yaml[2], &canary, yaml[4]], 0.0, |reader| async move {
+        reader.good_then_bad().await;
+        reader.said("Advance podinfo.test canary weight 50");
+        let called = reader.load_tester.called.lock().unwrap().clone();
+        assert!(called.iter().any(|url| url.ends_with("/gate/approve")));
+        reader.get("autoscaling/v2", "HorizontalPodAutoscaler", "podinfo-primary");
+        reader.lost_at_most(0.0);
+    });
+}
