@@ -16,6 +16,8 @@ pub mod istio;
 pub mod knative;
 pub mod kubernetes;
 pub mod kuma;
+#[cfg(test)]
+mod matrix;
 pub mod nginx;
 pub mod routed;
 pub mod skipper;
