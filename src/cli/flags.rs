@@ -293,10 +293,7 @@ mod tests {
         let config = || Config::parse("", "cluster: a\ncanaries: all").expect("a configuration");
         for (arguments, want) in [
             (&["-kubeconfig-service-mesh=x"][..], "`--kubeconfig-service-mesh` is not implemented yet"),
-            (
-                &["-mesh-provider=istio"],
-                "`--mesh-provider=istio` is not implemented yet, there is: contour, gatewayapi:v1,",
-            ),
+            (&["-mesh-provider=teapot"], "`--mesh-provider=teapot` is not implemented yet, there is: "),
         ] {
             let message = flags(arguments).over(config(), &|_| false).expect_err(want).to_string();
             assert!(message.contains(want), "{message}");
