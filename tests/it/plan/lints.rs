@@ -264,7 +264,7 @@ fn objects_around_a_canary_are_linted() {
     for (text, want) in [
         (metric("{provider: {type: prometheus, address: http://p}, query: up}"), vec![]),
         (metric("{provider: {type: prometeus, address: http://p}, query: up}"), vec!["a.yaml:4:19: error: `prometeus` is no value of `type` (did you mean `prometheus`?)"]),
-        (metric("{provider: {type: prometheus}}"), vec!["a.yaml:4:1: error: `query` is missing (write the query)", "a.yaml:4:8: error: `provider.address` is missing (write the URL of Prometheus)"]),
+        (metric("{provider: {type: prometheus}}"), vec!["a.yaml:4:1: error: `query` is missing (write the query)", "a.yaml:4:8: error: `provider.address` is missing (write the URL of prometheus)"]),
         (alert("{type: slack, address: http://s}"), vec![]),
         (alert("{type: slack, address: http://s, secretRef: {name: s}}"), vec!["a.yaml:4:21: error: both `address` and `secretRef` are set: the CRD refuses that (keep secretRef)"]),
         (alert("{type: slack}"), vec!["a.yaml:4:1: error: neither `address` nor `secretRef` is set (set one of them)"]),
