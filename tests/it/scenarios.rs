@@ -51,6 +51,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    ab_test_failed
+    ab_test_promoted
     both_bad_by_one_value
     broken_template
     broken_yaml
@@ -70,6 +72,8 @@ scenarios! {
     human_push_races
     innocent_change_in_between
     manual_approval
+    mirror_failed
+    mirror_promoted
     new_release_in_mid_analysis
     no_traffic
     partial_shared_with_a_deployment
@@ -83,6 +87,8 @@ scenarios! {
     rename_and_bad_change
     retry_that_fails_again
     revert_refused
+    session_affinity_failed
+    session_affinity_promoted
     skipper_failed
     skipper_promoted
     someone_reverts_first

@@ -85,6 +85,7 @@ struct Stage {
     transcript: Transcript,
     hooks: Arc<Hooks>,
     trouble: Arc<Mutex<Trouble>>,
+    matching: f64,
     /// Served over HTTP while this lives.
     _server: Option<(Repo, Arc<HttpServer>)>,
 }
@@ -107,7 +108,7 @@ impl Stage {
         let hooks = Arc::new(Hooks::default());
         *hooks.answers.lock().unwrap() = story.hooks.clone();
         let trouble = Arc::new(Mutex::new(Trouble::default()));
-        let stage = Self { bed, transcript, hooks, trouble, _server: server };
+        let stage = Self { bed, transcript, hooks, trouble, matching: story.matching, _server: server };
         if story.load.is_empty() {
             stage.load("shop/web", 50.0);
         }
@@ -144,7 +145,8 @@ impl Stage {
 
     fn load(&self, app: &str, rate: f64) {
         let (namespace, app) = app.split_once('/').expect("NAMESPACE/NAME");
-        self.bed.sandbox.traffic.set_load(Load::constant(namespace, app, self.bed.clock.now(), rate));
+        let load = Load::constant(namespace, app, self.bed.clock.now(), rate);
+        self.bed.sandbox.traffic.set_load(Load { matching: self.matching, ..load });
     }
 
     fn push(&self, subject: &str, on: Option<&Sha>, files: &BTreeMap<String, Option<String>>) -> Sha {

@@ -19,6 +19,9 @@ pub(crate) struct Story {
     /// Requests per second by apex service, `NAMESPACE/NAME`; 50 for `shop/web` when nothing is said.
     #[serde(default)]
     pub(crate) load: BTreeMap<String, f64>,
+    /// Share of the users, 0 to 1, who match the conditions of an A/B test.
+    #[serde(default)]
+    pub(crate) matching: f64,
     /// Answers of webhooks by URL: `yes`, `no: WORDS` or `down`. Others say yes.
     #[serde(default)]
     pub(crate) hooks: BTreeMap<String, String>,
