@@ -71,6 +71,7 @@ pub(super) fn fail(tick: &mut Tick, failure: Failure) {
     tick.conclude(version, failure.outcome);
     tick.run.hold_since = None;
     tick.run.dark_since = None;
+    tick.run.canary_unready = None;
     tick.run.undecided = 0;
     tick.run.evidence = None;
     tick.run.restarts = 0;
