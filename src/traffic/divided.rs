@@ -39,7 +39,8 @@ pub(super) type Originals = BTreeMap<String, Value>;
 /// The originals that an object carries under an annotation.
 pub(super) fn originals(rules: &impl Rules, live: &Object, annotation: &str) -> Originals {
     let list: Option<Vec<Value>> = live.annotation(annotation).and_then(|text| serde_json::from_str(text).ok());
-    list.unwrap_or_default().into_iter().map(|rule| (rules.id(&rule), rule)).collect()
+    // Anybody may write an annotation.
+    list.unwrap_or_default().into_iter().filter(Value::is_object).map(|rule| (rules.id(&rule), rule)).collect()
 }
 
 /// The rules of an object of ours.
@@ -111,6 +112,18 @@ pub(super) fn percent(primary: u64, canary: u64) -> Option<u8> {
 /// The array at a field; empty when there is none.
 pub(super) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Writes a value below an object; what is in the way and is no object is replaced.
+pub(super) fn put(mut place: &mut Value, path: &[&str], value: Value) {
+    for field in path {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        let Some(map) = place.as_object_mut() else { return };
+        place = map.entry((*field).to_owned()).or_insert(Value::Null);
+    }
+    *place = value;
 }
 
 /// Every condition of an A/B test with every condition of the rule, both of which must hold.

@@ -26,6 +26,14 @@ const WATCHED: &[(&str, &str, &str)] = &[
     ("split.smi-spec.io/v1alpha1", "trafficsplits", "TrafficSplit"),
     ("traefik.io/v1alpha1", "traefikservices", "TraefikService"),
     ("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
+    ("networking.istio.io/v1beta1", "virtualservices", "VirtualService"),
+    ("networking.istio.io/v1beta1", "destinationrules", "DestinationRule"),
+    ("appmesh.k8s.aws/v1beta2", "virtualnodes", "VirtualNode"),
+    ("appmesh.k8s.aws/v1beta2", "virtualrouters", "VirtualRouter"),
+    ("appmesh.k8s.aws/v1beta2", "virtualservices", "VirtualService"),
+    ("gateway.solo.io/v1", "routetables", "RouteTable"),
+    ("gloo.solo.io/v1", "upstreams", "Upstream"),
+    ("kuma.io/v1alpha1", "trafficroutes", "TrafficRoute"),
 ];
 
 /// What is written besides.
@@ -58,7 +66,7 @@ impl Api {
     fn collection(&self, version: &str, kind: &str, plural: &str) -> String {
         let root = if version.contains('/') { "/apis" } else { "/api" };
         match kind {
-            "Namespace" => format!("{root}/{version}/{plural}"),
+            "Namespace" | "TrafficRoute" => format!("{root}/{version}/{plural}"),
             _ => format!("{root}/{version}/namespaces/{}/{plural}", self.namespace),
         }
     }

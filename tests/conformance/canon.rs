@@ -50,12 +50,17 @@ impl Names {
     pub(crate) fn object(&mut self, object: &Value) -> Value {
         let mut object = object.clone();
         let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (kind, version) = (text("/kind"), text("/apiVersion"));
+        let (kind, mut version) = (text("/kind"), text("/apiVersion"));
+        // A kind with several versions is watched in one, and written in the one that its provider names.
+        if let Some(written) = written_version(&object).filter(|_| version.contains('.')) {
+            object["apiVersion"] = written.clone().into();
+            version = written;
+        }
         metadata(object["metadata"].as_object_mut().unwrap());
         if kind == "Service" && version == "v1" {
             addresses(&mut object["spec"]);
         }
-        if kind == "HTTPProxy" {
+        if ["HTTPProxy", "RouteTable", "TrafficRoute"].contains(&kind.as_str()) {
             no_zero_weights(&mut object["spec"]);
         }
         if !version.starts_with("serving.knative.dev/") {
@@ -96,6 +101,13 @@ impl Names {
         }
         serde_json::from_str(&text).unwrap()
     }
+}
+
+/// The version that all writers of an object named.
+fn written_version(object: &Value) -> Option<String> {
+    let entries = object.pointer("/metadata/managedFields")?.as_array()?;
+    let versions: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.get("apiVersion")?.as_str()).collect();
+    (versions.len() == 1).then(|| versions.first().map(|version| (*version).to_owned())).flatten()
 }
 
 fn metadata(metadata: &mut Map<String, Value>) {

@@ -64,6 +64,8 @@ scenarios! {
     contour_ab_confirm_promotion
     contour_ab_cookie_regex
     contour_ab_prefix_suffix
+    appmesh_v1beta1_canary_succeeds
+    appmesh_v1beta2_ab
     contour_alerts_error
     contour_alerts_info
     contour_alerts_progress_deadline
@@ -180,6 +182,17 @@ scenarios! {
     gatewayapi_three_headers
     gatewayapi_two_matches
     gatewayapi_v1beta1_linkerd_parent
+    gloo_ab
+    istio_ab
+    istio_canary_fails
+    istio_canary_succeeds
+    istio_delegation
+    istio_full_route
+    istio_mirror_blue_green
+    istio_mirror_canary
+    istio_service_target
+    istio_session_affinity
+    istio_tcp
     kubernetes_blue_green_succeeds
     knative_canary_succeeds
     kubernetes_confirm_promotion

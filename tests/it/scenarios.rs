@@ -53,6 +53,7 @@ macro_rules! scenarios {
 scenarios! {
     ab_test_failed
     ab_test_promoted
+    appmesh_promoted
     both_bad_by_one_value
     broken_template
     broken_yaml
@@ -67,10 +68,15 @@ scenarios! {
     fix_wins_the_race
     gatewayapi_failed
     gatewayapi_promoted
+    gloo_failed
     human_commit_on_top_other_file
     human_commit_on_top_same_file
     human_push_races
     innocent_change_in_between
+    istio_failed
+    istio_promoted
+    istio_session_affinity
+    kuma_promoted
     manual_approval
     mirror_failed
     mirror_promoted

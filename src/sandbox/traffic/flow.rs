@@ -66,6 +66,8 @@ pub(super) enum About {
     Pod(String),
     /// What another mesh or ingress controller counts.
     Meter(Meter),
+    /// The same, of copies of requests, whose answers nobody gets.
+    Mirrored(Meter),
 }
 
 /// What a scrape added to some of the counters.
@@ -220,6 +222,7 @@ impl Flow {
         let name = match &about {
             About::Cluster(name) | About::Copies(name) | About::Route(name) | About::Pod(name) => name.clone(),
             About::Meter(meter) => meter.id(),
+            About::Mirrored(meter) => format!("mirrored {}", meter.id()),
         };
         let id = number_of(&format!("{}/{}/{name}", self.load.namespace, self.load.app));
         let stream = Stream { about, id, next: 0, added: VecDeque::new(), total: [0; _], pending: Vec::new() };
@@ -261,7 +264,8 @@ impl Flow {
         let Some(segment) = self.segments.back() else { return totals };
         let sent = self.load.expected(self.totals_until, now);
         totals.sent += sent;
-        for target in segment.targets.iter().filter(|target| !matches!(target.share.counted, Some(About::Copies(_)))) {
+        let copies = |target: &Target| matches!(&target.share.counted, Some(About::Copies(_) | About::Mirrored(_)));
+        for target in segment.targets.iter().filter(|target| !copies(target)) {
             let part = sent * target.share.fraction;
             if target.pods.is_empty() {
                 totals.lost += part;

@@ -42,7 +42,7 @@ fn common(stream: &Stream) -> &'static [&'static str] {
         About::Cluster(_) | About::Copies(_) => &["envoy_cluster_name", "kubernetes_namespace", "kubernetes_pod_name"],
         About::Route(_) => &["route", "method"],
         About::Pod(_) => &["kubernetes_namespace", "kubernetes_pod_name", "method", "path"],
-        About::Meter(_) => &[],
+        About::Meter(_) | About::Mirrored(_) => &[],
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn may_match(stream: &Stream, namespace: &str, matchers: &[Matcher]) 
         About::Cluster(_) | About::Copies(_) => &ENVOY,
         About::Route(_) => &SKIPPER,
         About::Pod(_) => &HTTP,
-        About::Meter(meter) => return meter.may_match(namespace, matchers),
+        About::Meter(meter) | About::Mirrored(meter) => return meter.may_match(namespace, matchers),
     };
     matchers.iter().all(|matcher| match matcher.name.as_str() {
         NAME => names.iter().any(|name| matcher.is_match(name)),
@@ -146,7 +146,7 @@ fn all(stream: &Stream, namespace: &str) -> Vec<(Labels, Read)> {
                 add(name, &labels, Box::new(none));
             }
         }
-        About::Meter(meter) => return meter.series(namespace),
+        About::Meter(meter) | About::Mirrored(meter) => return meter.series(namespace),
         About::Pod(_) => {
             for (status, from) in [("200", 0), ("500", FAILED)] {
                 buckets(from, |le, read| add(HTTP[0], &[("status", status), ("le", le)], read));

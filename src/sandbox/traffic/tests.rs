@@ -461,6 +461,12 @@ fn istio_counts_at_the_destination() {
     near(bed.query(good, 90).unwrap(), 80.0, 3.0);
     let slow = "histogram_quantile(0.99, sum(rate(istio_request_duration_milliseconds_bucket{destination_workload=\"web\"}[30s])) by (le))";
     near(bed.query(slow, 90).unwrap(), 25.0, 0.2);
+    let mirrored = json!([{"route": [{"destination": {"host": "web-primary"}, "weight": 100}],
+        "mirror": {"host": "web-canary"}, "mirrorPercentage": {"value": 30}}]);
+    let bed = metered(&[object("http", &mirrored)], "web", 0.0);
+    near(rate(&bed, "web"), 30.0, 4.0);
+    let totals = bed.traffic.totals("test", "web", at(90));
+    assert_eq!((totals.failed, totals.lost), (0.0, 0.0), "nobody gets the answers of copies");
     let tcp = json!([{"route": [{"destination": {"host": "web-primary"}, "weight": 60}, {"destination": {"host": "web-canary"}, "weight": 40}]}]);
     near(rate(&metered(&[object("tcp", &tcp)], "web", 0.0), "web"), 40.0, 4.0);
 }

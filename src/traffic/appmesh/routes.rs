@@ -29,15 +29,18 @@ pub(super) fn desired(
     if weights.primary == 0 && weights.canary == 0 {
         return Err(Refusal::Unsupported(format!("{key}: weights 0/0 leave traffic nowhere to go")));
     }
+    // Back to the primary is always possible on a route that is there, whatever the canary asks for by now.
+    let back = live.is_some() && weights.canary == 0;
     let mesh = canary.spec.service.mesh_name.as_deref().unwrap_or_default();
-    if version == Version::V1Beta1 && mesh.is_empty() {
+    if !back && version == Version::V1Beta1 && mesh.is_empty() {
         return Err(Refusal::Unsupported("mesh name cannot be empty".to_owned()));
     }
-    let view = match View::of(version, canary) {
-        // A test that cannot be expressed is no reason to keep users on the canary.
-        Err(_) if live.is_some() && weights.canary == 0 => View::names(version, canary),
+    let mut view = match View::of(version, canary) {
+        Err(_) if back => View::names(version, canary),
         view => view?,
     };
+    let known = live.map(|live| live.str("/spec/meshName")).filter(|mesh| !mesh.is_empty());
+    view.mesh = view.mesh.or_else(|| known.map(str::to_owned));
     let present = live.and_then(|live| live.at("/spec")).map(|spec| list(spec, "routes")).unwrap_or_default();
     let owned = live.is_none_or(|live| is_controlled_by(live, canary));
     let mut metadata = json!({"name": key.name, "namespace": canary.key.namespace});
@@ -305,7 +308,8 @@ impl Rules for View {
     fn divide(&self, rule: &Value, weights: Weights) -> Vec<Value> {
         let name = self.id(rule);
         let users = rule.get(self.http()).is_some_and(|http| http.get("action").is_some());
-        let matching = rule.get(self.http()).and_then(|http| http.get("match")).cloned().unwrap_or_else(|| json!({}));
+        let matching = rule.get(self.http()).and_then(|http| http.get("match")).filter(|matching| matching.is_object());
+        let matching = matching.cloned().unwrap_or_else(|| json!({}));
         let made = |name: &str, priority: Option<i64>, matching: &Value, targets: &Value| {
             let mut route = self.route(name, priority, matching, targets);
             if users {

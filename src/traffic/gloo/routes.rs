@@ -10,7 +10,7 @@ use super::upstream;
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
 use crate::rollout::objects::is_controlled_by;
-use crate::traffic::divided::{self, Rules, list, percent};
+use crate::traffic::divided::{self, Rules, list, percent, put};
 use crate::traffic::routed::{Refusal, metadata, route_fields};
 
 /// The routes of a user's table as they were before we divided them, as JSON.
@@ -194,7 +194,7 @@ fn combined(tests: &[Value], base: &[Value]) -> Vec<Value> {
         for field in ["headers", "queryParameters"] {
             let both = [list(base, field), list(test, field)].concat();
             if !both.is_empty() {
-                made[field] = Value::Array(both);
+                put(&mut made, &[field], Value::Array(both));
             }
         }
         made

@@ -13,7 +13,7 @@ use crate::api::canary::{CanaryView, Service};
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
 use crate::rollout::affinity::{Cookie, Cookies};
 use crate::rollout::objects::is_controlled_by;
-use crate::traffic::divided::{self, Rules, list, narrowed, percent};
+use crate::traffic::divided::{self, Rules, list, narrowed, percent, put};
 use crate::traffic::routed::{Refusal, metadata, route_fields};
 
 /// The routes of a user's VirtualService as they were before we divided them, as JSON.
@@ -39,14 +39,15 @@ pub(super) fn desired(live: Option<&Object>, canary: &CanaryView, weights: Weigh
     }
     let service = &canary.spec.service;
     let (name, namespace) = (canary.spec.apex_name(), &canary.key.namespace);
-    if service.delegation && !(service.hosts.is_empty() && service.gateways.is_empty()) {
+    // Back to the primary is always possible on a route that is there, whatever the canary asks for by now.
+    let back = live.is_some() && weights.canary == 0;
+    if !back && service.delegation && !(service.hosts.is_empty() && service.gateways.is_empty()) {
         return Err(Refusal::Unsupported(format!(
             "VirtualService {name}.{namespace} cannot have hosts and gateways when delegation enabled"
         )));
     }
     let view = match View::of(canary, weights) {
-        // A test that cannot be expressed is no reason to keep users on the canary.
-        Err(_) if live.is_some() && weights.canary == 0 => View::names(canary),
+        Err(_) if back => View::names(canary),
         view => view?,
     };
     let present = live.map(|live| view.live(live)).unwrap_or_default();
@@ -237,15 +238,15 @@ impl View {
 
     fn destination(&self, rule: &Value, service: &str, weight: u8) -> Value {
         // What a user's destination says besides, such as its port and its own headers, holds for both.
-        let mut entry = destinations(rule).first().cloned().unwrap_or_else(|| json!({"destination": {}}));
-        entry["destination"]["host"] = json!(service);
+        let mut entry = destinations(rule).first().cloned().unwrap_or_else(|| json!({}));
+        put(&mut entry, &["destination", "host"], json!(service));
         if let Some(port) = self.port {
-            entry["destination"]["port"] = json!({"number": port});
+            put(&mut entry, &["destination", "port"], json!({"number": port}));
         }
-        if let Some(destination) = entry["destination"].as_object_mut() {
+        if let Some(destination) = entry.get_mut("destination").and_then(Value::as_object_mut) {
             destination.remove("subset");
         }
-        entry["weight"] = json!(weight);
+        put(&mut entry, &["weight"], json!(weight));
         entry
     }
 
@@ -342,7 +343,7 @@ impl Rules for View {
 
 /// Sets a cookie on the answers of a route or of a destination.
 fn set_cookie(place: &mut Value, cookie: &Cookie) {
-    place["headers"]["response"]["add"]["Set-Cookie"] = json!(cookie.set);
+    put(place, &["headers", "response", "add", "Set-Cookie"], json!(cookie.set));
 }
 
 fn destinations(route: &Value) -> &[Value] {

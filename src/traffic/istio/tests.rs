@@ -76,6 +76,9 @@ fn a_plain_route_is_the_one_of_the_record() {
 
 #[test]
 fn hosts_gateways_and_delegation() {
+    let edited = with(json!({"delegation": true, "hosts": ["a"]}), json!({"stepWeight": 5}));
+    let live = made(&with(json!({}), json!({"stepWeight": 5})), None, Weights::canary(40));
+    assert_eq!(made(&edited, Some(&live), Weights::PRIMARY).at("/spec/http/0/route"), Some(&both(0)), "back is back");
     let spec =
         |service: Value| made(&with(service, json!({"stepWeight": 5})), None, Weights::PRIMARY).0["spec"].clone();
     let http = json!([{"route": both(0)}]);
@@ -286,6 +289,34 @@ fn q26_what_flagger_took_over_is_given_back_as_it_was() {
         (json!({}), &apex),
     ] {
         assert_eq!(routes::restored(&object(annotations), &canary).unwrap().at("/spec"), Some(want));
+    }
+}
+
+#[test]
+fn an_annotation_that_means_nothing_does_no_harm() {
+    let mut affine = with(
+        json!({"headers": {"response": {"add": "x"}}}),
+        json!({"stepWeight": 5, "sessionAffinity": {"cookieName": "c"}}),
+    );
+    affine.status.session_affinity_cookie = Some("c=1".to_owned());
+    for text in [
+        "[\"x\"]",
+        "[{\"route\": [\"x\"]}]",
+        "[{\"route\": [{\"destination\": 1, \"headers\": 2}], \"match\": 3}]",
+        "{}",
+        "[",
+    ] {
+        let mut live = users_service();
+        live.0["metadata"]["annotations"] = json!({routes::ORIGINAL: text});
+        live.0["spec"]["http"][1] = json!({"route": both(20)});
+        let object = made(&affine, Some(&live), Weights::canary(30));
+        let last = object
+            .at("/spec/http")
+            .and_then(Value::as_array)
+            .and_then(|list| list.iter().rfind(|route| route.get("route").is_some()));
+        assert!(last.is_some(), "{text}");
+        assert_eq!(routes::weights(&object, &affine).unwrap(), Some(Weights::canary(30)), "{text}");
+        routes::restored(&live, &affine).unwrap();
     }
 }
 

@@ -69,7 +69,9 @@ fn asked(counts: &RequestCounts) -> BTreeMap<String, BTreeSet<Right>> {
 }
 
 /// The canaries of further kinds of routes, targets and autoscalers.
-const OTHERS: [&str; 8] = ["gated", "skipped", "routed", "split", "weighed", "agent", "scaled", "served"];
+fn others_names() -> impl Iterator<Item = &'static str> {
+    FURTHER.iter().map(|(name, _)| *name).chain(["agent", "scaled", "served"])
+}
 
 /// The example with an autoscaler, a Secret, a metric template and an alert, and an application for each further kind of route.
 fn files() -> Vec<(String, String)> {
@@ -104,21 +106,7 @@ fn files() -> Vec<(String, String)> {
     let route = "apiVersion: apisix.apache.org/v2\nkind: ApisixRoute\nmetadata: {name: routed, namespace: shop}\nspec: \
                  {http: [{name: all, match: {paths: ['/*']}, backends: [{serviceName: routed, servicePort: 80}]}]}\n";
     files.push(("clusters/demo/shop/route.yaml".to_owned(), route.to_owned()));
-    for (name, provider) in [
-        ("gated", "provider: 'gatewayapi:v1'\n  service: {port: 80, gatewayRefs: [{name: edge, namespace: edge}]}"),
-        (
-            "skipped",
-            "provider: skipper\n  service: {port: 80}\n  \
-             ingressRef: {apiVersion: networking.k8s.io/v1, kind: Ingress, name: skipped}",
-        ),
-        (
-            "routed",
-            "provider: apisix\n  service: {port: 80}\n  \
-             routeRef: {apiVersion: apisix.apache.org/v2, kind: ApisixRoute, name: routed}",
-        ),
-        ("split", "provider: linkerd\n  service: {port: 80}"),
-        ("weighed", "provider: traefik\n  service: {port: 80}"),
-    ] {
+    for (name, provider) in FURTHER {
         let text = format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
              selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    \
@@ -138,6 +126,28 @@ fn files() -> Vec<(String, String)> {
     files.extend(TARGETS.map(|(file, text)| (format!("clusters/demo/shop/{file}.yaml"), text.to_owned())));
     files
 }
+
+/// A canary of each further provider, by name.
+const FURTHER: &[(&str, &str)] = &[
+    ("appmeshed", "provider: 'appmesh:v1beta2'\n  service: {port: 80}"),
+    ("gated", "provider: 'gatewayapi:v1'\n  service: {port: 80, gatewayRefs: [{name: edge, namespace: edge}]}"),
+    ("glooed", "provider: gloo\n  service: {port: 80}"),
+    ("istiod", "provider: istio\n  service: {port: 80}"),
+    ("kumaed", "provider: kuma\n  service: {port: 80}"),
+    ("meshed", "provider: appmesh\n  service: {port: 80, meshName: global}"),
+    (
+        "skipped",
+        "provider: skipper\n  service: {port: 80}\n  \
+         ingressRef: {apiVersion: networking.k8s.io/v1, kind: Ingress, name: skipped}",
+    ),
+    (
+        "routed",
+        "provider: apisix\n  service: {port: 80}\n  \
+         routeRef: {apiVersion: apisix.apache.org/v2, kind: ApisixRoute, name: routed}",
+    ),
+    ("split", "provider: linkerd\n  service: {port: 80}"),
+    ("weighed", "provider: traefik\n  service: {port: 80}"),
+];
 
 /// An application for each further kind of target and autoscaler; one reads a ConfigMap that cannot be changed.
 const TARGETS: [(&str, &str); 6] = [
@@ -211,7 +221,7 @@ fn life() -> RequestCounts {
         assert!(reached("Initialized").await);
         let others = |phase: &'static str| {
             bed.wait(Duration::from_secs(1200), move |bed| {
-                OTHERS.iter().all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
+                others_names().all(|name| bed.phase(&CanaryKey::new("shop", name)) == phase)
             })
         };
         assert!(others("Initialized").await, "the canaries of the further providers");
@@ -234,13 +244,9 @@ fn life() -> RequestCounts {
             bed.wait(Duration::from_secs(600), |bed| bed.remote.head("main").is_some_and(|head| head != bad));
         assert!(reverted.await);
         bed.pass(Duration::from_secs(60)).await;
-        let others_too = OTHERS.iter().map(|name| format!("{name}-canary"));
-        let remove: Vec<_> = ["canary", "more"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(others_too)
-            .map(|name| format!("clusters/demo/shop/{name}.yaml"))
-            .collect();
+        let others_too = others_names().map(|name| format!("{name}-canary"));
+        let remove = ["canary", "more"].into_iter().map(str::to_owned).chain(others_too);
+        let remove: Vec<_> = remove.map(|name| format!("clusters/demo/shop/{name}.yaml")).collect();
         let remove: Vec<_> = remove.iter().map(|path| (path.as_str(), None)).collect();
         bed.remote
             .commit("main", "Remove the canaries\n\nSerin-Allow-Prune: apps", &remove, clock.now())

@@ -140,6 +140,10 @@ impl Transcript {
             "Canary" => (Kind::Canary, canary(object)),
             "HTTPProxy" => (Kind::Route, route(object, "/spec/routes/0/services")),
             "HTTPRoute" => (Kind::Route, route(object, "/spec/rules/0/backendRefs")),
+            "VirtualService" if object.at("/spec/http").is_some() => (Kind::Route, route(object, "/spec/http/0/route")),
+            "VirtualRouter" => (Kind::Route, route(object, "/spec/routes/0/httpRoute/action/weightedTargets")),
+            "RouteTable" => (Kind::Route, route(object, "/spec/routes/0/routeAction/multi/destinations")),
+            "TrafficRoute" => (Kind::Route, route(object, "/spec/conf/split")),
             // The user's own Ingress divides nothing.
             "Ingress" if object.annotation("zalando.org/backend-weights").is_some() => (Kind::Route, ingress(object)),
             "Deployment" => (Kind::Workload, workload(object)),
@@ -180,7 +184,15 @@ fn route(object: &Object, backends: &str) -> String {
     let services = object.at(backends).and_then(Value::as_array).cloned().unwrap_or_default();
     let part = |service: &Value| {
         let weight = service.get("weight").map(ToString::to_string).unwrap_or_default();
-        format!("{} {weight}", service.get("name").and_then(Value::as_str).unwrap_or_default())
+        let places = [
+            "/name",
+            "/destination/host",
+            "/virtualNodeRef/name",
+            "/destination/upstream/name",
+            "/destination/kuma.io~1service",
+        ];
+        let name = places.iter().find_map(|place| service.pointer(place)?.as_str());
+        format!("{} {weight}", name.unwrap_or_default())
     };
     services.iter().map(part).collect::<Vec<_>>().join(", ")
 }

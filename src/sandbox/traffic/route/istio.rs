@@ -10,7 +10,8 @@ use crate::sandbox::traffic::meters::Meter;
 use crate::sandbox::workloads::World;
 
 /// The VirtualService of the app's name. Routes that want a header, a query parameter or a source get the matching share
-/// of the users, the first other route the rest; within a route the weights count. Nobody has a session cookie.
+/// of the users, the first other route the rest; within a route the weights count, and mirrored requests reach their host
+/// besides. Nobody has a session cookie.
 pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
     let key = ObjectKey::namespaced("networking.istio.io/v1beta1", "VirtualService", &load.namespace, &load.app);
     let object = world.get(&key)?;
@@ -29,6 +30,13 @@ pub(super) fn split(world: &dyn World, load: &Load) -> Option<Vec<Share>> {
                 let host = entry.pointer("/destination/host").and_then(Value::as_str).unwrap_or_default();
                 let service = host.split('.').next().unwrap_or_default();
                 share(&mut shares, service, counted(world, load, service), part * weight(entry) / total);
+            }
+            let mirror = route.pointer("/mirror/host").and_then(Value::as_str).and_then(|host| host.split('.').next());
+            let copies = mirror.and_then(|mirror| Some((mirror, workload(world, &load.namespace, mirror)?)));
+            if let Some((service, workload)) = copies {
+                let percent = route.pointer("/mirrorPercentage/value").and_then(Value::as_f64).unwrap_or(100.0);
+                let counted = Some(About::Mirrored(Meter::Workload(workload)));
+                share(&mut shares, service, counted, part * percent / 100.0);
             }
         }
     }
