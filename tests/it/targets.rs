@@ -402,12 +402,13 @@ fn a_knative_service_is_released_by_its_revisions_and_reverted_in_git() {
 #[test]
 fn a_service_that_is_renamed_in_mid_run_keeps_its_name_until_the_run_is_over() {
     play(|clock| async move {
-        let canary = SCALED_CANARY.replace("  autoscalerRef", "  # autoscalerRef");
+        let canary =
+            SCALED_CANARY.replace("  autoscalerRef", "  # autoscalerRef").replace("interval: 10s", "interval: 30s");
         let mut world = World::new(clock, "shop", &[("web.yaml", SCALED), ("canary.yaml", &canary)]).await;
         world.reaches("web", "Initialized").await;
         world.edit("web.yaml", "web:1", "web:2");
         world.reaches("web", "Progressing").await;
-        world.passes(25).await;
+        world.passes(40).await;
         let weight = |world: &World, name: &str, index: usize| {
             world.at("projectcontour.io/v1", "HTTPProxy", name, &format!("/spec/routes/0/services/{index}/weight"))
         };
