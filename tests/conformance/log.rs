@@ -139,6 +139,14 @@ impl Log {
                 _ => String::new(),
             });
         }
+        // So have the channels of one alert, each of which is told beside the others.
+        let channel = |seen: &Seen| match &seen.entry {
+            Entry::Hook { hook, .. } if hook.starts_with("alert") => Some(hook.clone()),
+            _ => None,
+        };
+        for group in all.chunk_by_mut(|a, b| a.at == b.at && channel(a).is_some() && channel(b).is_some()) {
+            group.sort_by_key(channel);
+        }
         all
     }
 }
