@@ -300,6 +300,7 @@ fn decide_day() {
     let version = |digest: &str| Version { digest: digest.to_owned(), configs: None };
     let workload = |version: Version| Workload {
         version: Some(version),
+        revision: String::new(),
         replicas: 1,
         generation: 1,
         observed_generation: 1,

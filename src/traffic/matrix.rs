@@ -171,7 +171,8 @@ fn the_matrix_tells_providers_apart() {
     let find = |title: &str| table.iter().flat_map(|(_, probes)| probes).find(|probe| probe.title == title).unwrap();
     for (provider, title, want) in [
         ("nginx", "header, regex", true),
-        ("contour", "header, regex", false),
+        ("contour", "header, regex", true),
+        ("skipper", "header, regex", false),
         ("nginx", "`cookie`, regex", false),
         ("nginx", "query parameter", false),
         ("skipper", "header, exact", false),

@@ -138,7 +138,7 @@ pub fn must_be_replaced(live: &Object, wanted: &Object) -> bool {
         of(live) != of(wanted)
     };
     let fixed = live.at("/immutable").and_then(Value::as_bool) == Some(true);
-    let other_type = live.str("/kind") == "Secret" && wanted.str("/type") != "" && differs("type");
+    let other_type = live.str("/kind") == "Secret" && !wanted.str("/type").is_empty() && differs("type");
     other_type || fixed && ["data", "binaryData", "immutable"].iter().any(|field| differs(field))
 }
 
