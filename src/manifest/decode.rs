@@ -3,6 +3,7 @@
 //! `serde-saphyr` with `legacy_octal_numbers` reads as kubectl's sigs.k8s.io/yaml does (YAML 1.1 booleans, octal, merge
 //! keys); duplicate keys are refused besides, because a file that says two things has an author who is surprised.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
@@ -80,9 +81,18 @@ pub(super) fn documents(text: &str, json: bool, limits: &Limits) -> Result<Vec<D
 }
 
 fn yaml_documents(text: &str, limits: &Limits) -> Result<Vec<Document>, Refusal> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let spanned: Vec<serde_saphyr::Spanned<Strict>> =
-        serde_saphyr::from_multiple_with_options(text, options(limits)).map_err(|error| yaml_refusal(&error))?;
+    let mut text = Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut indented = 0;
+    let spanned: Vec<serde_saphyr::Spanned<Strict>> = loop {
+        match serde_saphyr::from_multiple_with_options(&text, options(limits)) {
+            Ok(documents) => break documents,
+            Err(error) => match continuation(&error).filter(|_| indented < MAX_INDENTED) {
+                Some(line) => text = Cow::Owned(indent(&text, line)),
+                None => return Err(yaml_refusal(&error)),
+            },
+        }
+        indented += 1;
+    };
     Ok(spanned
         .into_iter()
         .map(|document| Document {
@@ -90,6 +100,24 @@ fn yaml_documents(text: &str, limits: &Limits) -> Result<Vec<Document>, Refusal>
             value: document.value.0,
         })
         .collect())
+}
+
+/// Lines of a file that are indented for it: each of them reads the file once more.
+const MAX_INDENTED: usize = 100;
+
+/// The line of a quoted scalar that stands no further to the right than the key before it. YAML 1.2 wants it to (rule 69);
+/// kubectl does not mind, and the CRDs that Flagger ships have such lines.
+fn continuation(error: &serde_saphyr::Error) -> Option<u64> {
+    let is_one = error.to_string().contains("invalid indentation in multiline quoted scalar");
+    error.location().filter(|_| is_one).map(|location| location.line())
+}
+
+/// The text with a line further to the right: spaces at the start of a quoted scalar's line mean nothing.
+fn indent(text: &str, line: u64) -> String {
+    let before = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+    let at: usize = text.split_inclusive('\n').take(before).map(str::len).sum();
+    let (head, tail) = text.split_at(at);
+    format!("{head}{:256}{tail}", "")
 }
 
 fn options(limits: &Limits) -> serde_saphyr::Options {

@@ -53,6 +53,10 @@ fn yaml_is_read_as_kubectl_reads_it() {
         ("a: 12:30:45", json!({"a": "12:30:45"})),
         ("a: !!str 1", json!({"a": "1"})),
         ("80: x", json!({"80": "x"})),
+        (
+            "a:\n  b: 'one\n  two\n  three'\n  c: \"four\n five\"",
+            json!({"a": {"b": "one two three", "c": "four five"}}),
+        ),
     ] {
         let (documents, problems) = decode(text, "a.yaml");
         assert_eq!(problems, [], "{text}");
@@ -104,6 +108,7 @@ fn bombs_are_refused() {
         ("a.yaml", "[".repeat(100_000)),
         ("a.json", "[".repeat(100_000)),
         ("a.yaml", "---\na: 1\n".repeat(10_000)),
+        ("a.yaml", format!("a: 'b\n{}'", "c\n".repeat(10_000))),
         ("a.yaml", "a".repeat(5 << 20)),
     ] {
         let (documents, problems) = decode(&text, file);
