@@ -67,6 +67,8 @@ fn builder(tls: Tls) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent("serin")
         .connect_timeout(Duration::from_secs(5))
+        // What a burst of ticks opened is not kept for long: each connection has its buffers.
+        .pool_max_idle_per_host(16)
         .redirect(reqwest::redirect::Policy::none());
     match tls {
         Tls::None => builder.tls_certs_only([]),

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use kube::core::Request;
 use kube::core::params::{DeleteParams, GetParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
-use tokio::sync::{broadcast, watch as channel};
+use tokio::sync::{Semaphore, broadcast, watch as channel};
 use tokio::task::AbortHandle;
 
 use self::events::Publisher;
@@ -65,6 +65,7 @@ pub fn connect(client: kube::Client, clock: Arc<dyn Clock>, options: Options) ->
         kinds: Kinds::default(),
         caches: Mutex::default(),
         changes: broadcast::channel(BACKLOG).0,
+        room: Semaphore::new(CONCURRENT_REQUESTS),
     };
     Arc::new(KubeCluster {
         shared: Arc::new(shared),
@@ -95,7 +96,12 @@ struct Shared {
     kinds: Kinds,
     caches: Mutex<HashMap<Gvk, Arc<Cache>>>,
     changes: broadcast::Sender<Change>,
+    /// Room for requests. Each that runs has a connection and its buffers, which a thousand at once would not give back.
+    room: Semaphore,
 }
+
+/// Requests besides watches that run at the same time.
+const CONCURRENT_REQUESTS: usize = 32;
 
 /// The cache of one type.
 struct Cache {
@@ -344,6 +350,8 @@ impl KubeCluster {
             message: errors::chain(&error),
         })?;
         let _guard = self.shared.clock.in_flight();
+        // Never closed, so there is always a permit to wait for.
+        let _room = self.shared.room.acquire().await.ok();
         let text = self.shared.client.request_text(request).await.map_err(fail)?;
         serde_json::from_str(&text).map_err(|error| fail(kube::Error::SerdeError(error)))
     }

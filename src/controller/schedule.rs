@@ -94,10 +94,13 @@ impl Schedule {
         }
     }
 
-    /// The canaries that are due and not running, marked as running from now on.
-    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<(CanaryKey, Timestamp)> {
+    /// The canaries that are due and not running, `room` of them at most and those first that have been due for longest,
+    /// marked as running from now on.
+    pub(crate) fn take_due(&mut self, now: Timestamp, room: usize) -> Vec<(CanaryKey, Timestamp)> {
         let mut taken = Vec::new();
-        while let Some((due, canary)) = self.times.first().filter(|(due, _)| *due <= now).cloned() {
+        while taken.len() < room
+            && let Some((due, canary)) = self.times.first().filter(|(due, _)| *due <= now).cloned()
+        {
             self.times.pop_first();
             if let Some(slot) = self.slots.get_mut(&canary) {
                 slot.running = true;
@@ -172,7 +175,7 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        assert_eq!(schedule.take_due(at(0)), [(web.clone(), at(0))]);
+        assert_eq!(schedule.take_due(at(0), 9), [(web.clone(), at(0))]);
         schedule.finished(&web, None, &[target()], at(1));
         assert_eq!(schedule.next_due(), None);
         schedule.changed(&ObjectKey::namespaced("apps/v1beta1", "Deployment", "shop", "web"), at(5));
@@ -186,7 +189,7 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0));
+        schedule.take_due(at(0), 9);
         schedule.finished(&web, Some(at(10)), &[target()], at(0));
         schedule.changed(&target(), at(3));
         assert_eq!(schedule.next_due(), Some(at(10)));
@@ -197,16 +200,30 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0));
+        schedule.take_due(at(0), 9);
         schedule.look(&web, at(0));
         schedule.finished(&web, Some(at(10)), &[target()], at(0));
         assert_eq!(schedule.next_due(), Some(at(10)));
         schedule.look(&web, at(3));
         assert_eq!(schedule.next_due(), Some(at(10)));
-        assert_eq!(schedule.take_due(at(10)).len(), 1);
+        assert_eq!(schedule.take_due(at(10), 9).len(), 1);
         schedule.finished(&web, None, &[target()], at(10));
         schedule.look(&web, at(11));
         assert_eq!(schedule.next_due(), Some(at(11)), "at rest");
+    }
+
+    #[test]
+    fn no_more_are_taken_than_there_is_room_for_and_the_longest_due_come_first() {
+        let mut schedule = Schedule::default();
+        let canaries = ["a", "b", "c"].map(|name| CanaryKey::new("shop", name));
+        for (canary, second) in canaries.iter().zip([2, 0, 1]) {
+            schedule.due(canary, at(second));
+        }
+        let [a, b, c] = canaries;
+        assert_eq!(schedule.take_due(at(5), 0), []);
+        assert_eq!(schedule.take_due(at(5), 2), [(b, at(0)), (c, at(1))]);
+        assert_eq!(schedule.next_due(), Some(at(2)), "it stays due");
+        assert_eq!(schedule.take_due(at(5), 2), [(a, at(2))]);
     }
 
     #[test]
@@ -214,15 +231,15 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0));
+        schedule.take_due(at(0), 9);
         schedule.finished(&web, None, &[target()], at(0));
         schedule.changed(&target(), at(1));
-        assert_eq!(schedule.take_due(at(1)).len(), 1);
+        assert_eq!(schedule.take_due(at(1), 9).len(), 1);
         schedule.changed(&target(), at(1));
         schedule.due(&web, at(1));
-        assert_eq!(schedule.take_due(at(1)), [], "it is running");
+        assert_eq!(schedule.take_due(at(1), 9), [], "it is running");
         schedule.finished(&web, None, &[target()], at(2));
-        assert_eq!(schedule.take_due(at(2)).len(), 1, "the change is looked at");
+        assert_eq!(schedule.take_due(at(2), 9).len(), 1, "the change is looked at");
         schedule.finished(&web, None, &[target()], at(3));
         assert_eq!(schedule.next_due(), None);
         schedule.forget(&web);
