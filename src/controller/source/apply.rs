@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt as _};
+
 use super::super::bootstrap::hold_promoted;
 use super::super::canary::{FINALIZER, target_key};
 use super::super::judge::{self, live};
@@ -188,6 +190,9 @@ struct Carried {
     refused: bool,
 }
 
+/// Changes of one wave that are carried out at the same time. They depend on earlier waves, never on each other.
+const CONCURRENT: usize = 16;
+
 /// Applies a plan wave by wave; each change is dropped when it is done, since all of them are as large as the source.
 /// An object that fails does not stop the others of its wave, nor later waves.
 async fn carry_out(
@@ -197,55 +202,89 @@ async fn carry_out(
     held: &BTreeSet<ObjectKey>,
     outcome: &mut HeadOutcome,
 ) -> Carried {
-    let cluster = &context.ports.cluster;
     let mut carried = Carried::default();
-    let count = |result: &str| context.ports.telemetry.applied(&context.source.settings.name, result, 1);
-    for change in waves.into_iter().flatten() {
-        match change {
-            Change::Apply { object, action, force, .. } => {
-                let key = object.key();
-                if held.contains(&key) {
-                    continue;
+    for wave in waves {
+        let changes = wave
+            .into_iter()
+            .filter(|change| !matches!(change, Change::Apply { object, .. } if held.contains(&object.key())));
+        // In the order of the plan, so that failures are told in it.
+        let mut done = stream::iter(changes.map(|change| carry(context, change))).buffered(CONCURRENT);
+        while let Some(done) = done.next().await {
+            count(context, &done);
+            match done {
+                Done::Applied { key, result: Ok(()), .. } => {
+                    carried.changed.insert(key.clone());
+                    carried.settled.insert(key);
                 }
-                let mut result = cluster.apply(&object, FieldManager::Applier).await;
-                if let (Err(ClusterError::Refused { code: 422, .. }), true) = (&result, force) {
-                    result = match cluster.delete(&key, None).await {
-                        Ok(()) => cluster.apply(&object, FieldManager::Applier).await,
-                        Err(error) => Err(error),
-                    };
+                Done::Applied { key, result: Err(error), .. } => {
+                    let text = context.registry.redact(&error.to_string());
+                    failed(outcome, &mut carried, format!("{}{text}", place(set, &key)), &error);
                 }
-                match result {
-                    Ok(_) => {
-                        tracing::info!(source = context.source.settings.name, object = %key, "applied");
-                        count(if action == Action::Create { "created" } else { "updated" });
-                        carried.changed.insert(key.clone());
-                        carried.settled.insert(key);
-                    }
-                    Err(error) => {
-                        count("failed");
-                        let text = context.registry.redact(&error.to_string());
-                        failed(outcome, &mut carried, format!("{}{text}", place(set, &key)), &error);
-                    }
-                }
-            }
-            Change::Prune { key, uid } => match prune(context, &key, &uid).await {
-                Ok(()) => {
-                    tracing::info!(source = context.source.settings.name, object = %key, "pruned");
-                    count("pruned");
-                }
-                Err(error) => {
-                    count("failed");
+                Done::Pruned { result: Err(error), .. } => {
                     failed(outcome, &mut carried, context.registry.redact(&error.to_string()), &error);
                 }
-            },
-            Change::Unchanged { key } => {
-                count("unchanged");
-                carried.settled.insert(key);
+                Done::Unchanged { key } => drop(carried.settled.insert(key)),
+                Done::Pruned { .. } | Done::Skipped => {}
             }
-            Change::Skip { .. } => {}
         }
     }
     carried
+}
+
+/// What became of one change.
+enum Done {
+    Applied { key: ObjectKey, action: Action, result: Result<(), ClusterError> },
+    Pruned { key: ObjectKey, result: Result<(), ClusterError> },
+    Unchanged { key: ObjectKey },
+    Skipped,
+}
+
+async fn carry(context: &SourceContext, change: Change) -> Done {
+    match change {
+        Change::Apply { object, action, force, .. } => {
+            let key = object.key();
+            let result = applied(context, &key, &object, force).await;
+            Done::Applied { key, action, result }
+        }
+        Change::Prune { key, uid } => {
+            let result = prune(context, &key, &uid).await;
+            Done::Pruned { key, result }
+        }
+        Change::Unchanged { key } => Done::Unchanged { key },
+        Change::Skip { .. } => Done::Skipped,
+    }
+}
+
+/// Applies an object; with `force` one that cannot be changed is made anew.
+async fn applied(context: &SourceContext, key: &ObjectKey, object: &Object, force: bool) -> Result<(), ClusterError> {
+    let cluster = &context.ports.cluster;
+    match cluster.apply(object, FieldManager::Applier).await {
+        Err(ClusterError::Refused { code: 422, .. }) if force => {
+            cluster.delete(key, None).await?;
+            cluster.apply(object, FieldManager::Applier).await?;
+        }
+        result => drop(result?),
+    }
+    Ok(())
+}
+
+/// Logs and counts what became of a change.
+fn count(context: &SourceContext, done: &Done) {
+    let source = &context.source.settings.name;
+    let result = match done {
+        Done::Applied { result: Err(_), .. } | Done::Pruned { result: Err(_), .. } => "failed",
+        Done::Applied { key, action, .. } => {
+            tracing::info!(source, object = %key, "applied");
+            if *action == Action::Create { "created" } else { "updated" }
+        }
+        Done::Pruned { key, .. } => {
+            tracing::info!(source, object = %key, "pruned");
+            "pruned"
+        }
+        Done::Unchanged { .. } => "unchanged",
+        Done::Skipped => return,
+    };
+    context.ports.telemetry.applied(source, result, 1);
 }
 
 /// Only what the server refuses by its content is the commit's failure. All else may pass, and is waited for.
