@@ -30,12 +30,11 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         return Ok(());
     }
     let first = live.canary == 0 && !live.mirrored && tick.status.iterations <= 0;
-    if let (true, Some(why)) = (first || tick.canary.spec.skip_analysis, frozen(tick)) {
-        tick.warn_once(format!("Halt {} advancement {why}", tick.name()));
-        return Ok(());
-    }
     if tick.canary.spec.skip_analysis {
-        promote::promote(tick);
+        match frozen(tick) {
+            Some(why) => tick.warn_once(format!("Halt {} advancement {why}", tick.name())),
+            None => promote::promote(tick),
+        }
         return Ok(());
     }
     let strategy = match tick.strategy() {
@@ -49,6 +48,10 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         tick.warn(format!("Rolling back {} manual webhook invoked", tick.name()));
         tick.alert(Severity::Warn, "Rolling back manual webhook invoked", false);
         rollback::fail(tick, Failure::judged(Cause::RollbackHook, "a rollback hook asked for it"));
+        return Ok(());
+    }
+    if let (true, Some(why)) = (first, frozen(tick)) {
+        tick.warn_once(format!("Halt {} advancement {why}", tick.name()));
         return Ok(());
     }
     let passed = if first { first_checks(tick)? } else { checks(tick)? };

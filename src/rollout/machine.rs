@@ -98,6 +98,10 @@ impl Tick<'_> {
             self.threshold_reached();
             return Ok(true);
         }
+        if self.verdict_is_known() {
+            rollback::fail(self, Failure::cancelled("a verdict against it is on record"));
+            return Ok(true);
+        }
         if self.rollback_asked() {
             self.warn(format!("Rolling back {} an operator asked for it", self.name()));
             self.alert(Severity::Warn, "Rolling back as an operator asked", false);
@@ -117,6 +121,14 @@ impl Tick<'_> {
         let failure =
             if real >= threshold { Failure::judged(Cause::Checks, &evidence) } else { Failure::undecided(&evidence) };
         rollback::fail(self, failure);
+    }
+
+    /// Whether the ledger holds a verdict against the release that is running: a tick that ended it died before its status was
+    /// written. What it undid must not be done again.
+    fn verdict_is_known(&self) -> bool {
+        let applied = self.applied();
+        let on_trial = self.target_version().is_some_and(|version| super::tick::same(version, &applied));
+        self.status.phase != Phase::Waiting && self.seen.release.condemned && on_trial
     }
 
     fn rollback_asked(&self) -> bool {

@@ -18,14 +18,14 @@ pub struct RunMemory {
     /// When the present or last run began; part of the verdict's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
-    /// The version that waits for approval or is being released. Found at rest it means that a start was not recorded in
-    /// full: the run begins again.
+    /// The version that waits for approval or is being released. Found at rest or in Waiting together with `apex` it means
+    /// that a start was not recorded in full: the run begins again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Version>,
     /// The version that users had when the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Version>,
-    /// Name of the apex Service when the run began: it is run to its end under this name.
+    /// Name of the apex Service when the run began: it is run to its end under this name. None while it waits for approval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apex: Option<String>,
     /// Since when the run cannot go on for a reason that is not the release's fault.

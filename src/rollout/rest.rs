@@ -42,7 +42,7 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         back_at_promoted(tick, &version);
         return Ok(());
     }
-    let begun = !waiting && tick.run.trial.as_ref() == Some(&version);
+    let begun = !waiting && begun(tick, &version);
     let retried = begun || tick.seen.intent.retry.is_some() && tick.seen.intent.retry != tick.run.handled.retry;
     if !waiting && !retried && same_configs(&version, &tick.applied()) {
         return Ok(());
@@ -57,6 +57,11 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
 fn same_configs(version: &Version, applied: &Version) -> bool {
     let tracked = |version: &Version| version.configs.clone().unwrap_or_default();
     version.digest == applied.digest && (version.configs.is_none() || tracked(version) == tracked(applied))
+}
+
+/// Whether the run memory tells of a start that the status does not: it begins again, without being asked for again.
+fn begun(tick: &Tick, version: &Version) -> bool {
+    tick.run.apex.is_some() && tick.run.trial.as_ref() == Some(version)
 }
 
 /// Keeps what was made in shape: objects, a primary, and no traffic on a target without pods. False when the primary is
@@ -139,7 +144,7 @@ fn start(tick: &mut Tick, version: &Version) -> Told {
         }
         tick.run.started = Some(tick.seen.now);
     }
-    let approved = waiting && tick.promote_asked();
+    let approved = waiting && (tick.promote_asked() || begun(tick, version));
     if !approved && let Some(refusal) = tick.call(WebhookType::ConfirmRollout, phase, Some("Confirm-rollout"), &[])? {
         if !waiting {
             tick.halted(&refusal, "approval", "Canary is waiting for approval.");
@@ -147,6 +152,7 @@ fn start(tick: &mut Tick, version: &Version) -> Told {
             tick.enter(Phase::Waiting);
             tick.run.started = Some(tick.seen.now);
             tick.run.trial = Some(version.clone());
+            tick.run.apex = None;
             tick.run.handled.rollback.clone_from(&tick.seen.intent.rollback);
             tick.run.handled.promote.clone_from(&tick.seen.intent.promote);
         }

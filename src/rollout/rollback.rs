@@ -47,11 +47,11 @@ impl Failure {
 }
 
 /// The version on trial: in Waiting the one that asks for entry, afterwards the one that was let in.
-fn on_trial(tick: &mut Tick) -> Version {
+fn on_trial(tick: &Tick) -> Version {
     if tick.canary.status.phase == Phase::Waiting
-        && let Some(version) = tick.run.trial.take()
+        && let Some(version) = &tick.run.trial
     {
-        return version;
+        return version.clone();
     }
     match (tick.canary.status.phase, tick.target_version()) {
         (Phase::Progressing | Phase::WaitingPromotion | Phase::Promoting | Phase::Finalising, _) | (_, None) => {
@@ -75,7 +75,11 @@ pub(super) fn fail(tick: &mut Tick, failure: Failure) {
     tick.run.undecided = 0;
     tick.run.evidence = None;
     tick.run.restarts = 0;
-    tick.run.trial = None;
+    if tick.canary.status.phase != Phase::Waiting {
+        // What only waited stays noted until something else begins: the status, which is written after the run memory, is all
+        // that says that it has failed.
+        tick.run.trial = None;
+    }
     let live = tick.seen.weights.present().map_or(0, |weights| i64::from(weights.canary));
     tick.enter(Phase::Failed);
     tick.status.failed_checks = 0;

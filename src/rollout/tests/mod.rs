@@ -1,7 +1,8 @@
-//! Tests of the state machine: tables for each phase, recorded runs, properties over sequences.
+//! Tests of the state machine: tables for each phase, recorded runs, a model over sequences.
 
+mod crashes;
+mod model;
 mod phases;
-mod properties;
 mod quirks;
 mod record;
 mod strategies;

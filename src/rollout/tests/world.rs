@@ -23,6 +23,7 @@ pub(super) struct Deployment {
 }
 
 /// The cluster, the people, and what was seen of the machine.
+#[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) canary: CanaryView,
     pub(super) now: Timestamp,
@@ -53,6 +54,8 @@ pub(super) struct World {
     pub(super) verdicts: Vec<Verdict>,
     /// What the last tick decided.
     pub(super) last: Option<Decision>,
+    /// The canary's cookie in the route.
+    pub(super) cookie: Option<String>,
     /// Whether the last tick measured.
     measured: bool,
     /// Whether the release on trial has failed.
@@ -136,6 +139,7 @@ impl World {
             actions: Vec::new(),
             verdicts: Vec::new(),
             last: None,
+            cookie: None,
             measured: false,
             failed: false,
         }
@@ -287,16 +291,23 @@ impl World {
     }
 
     /// A tick that dies after so many of its actions, before anything is recorded; with more than there are, after the run
-    /// memory was written and before the status.
-    pub(super) fn crash(&mut self, after: usize) {
+    /// memory was written and before the status. Returns what it had decided.
+    pub(super) fn crash(&mut self, after: usize) -> Decision {
+        let decision = self.die(after);
+        self.pass_time();
+        decision
+    }
+
+    /// A crash without the time that passes until the next tick.
+    pub(super) fn die(&mut self, after: usize) -> Decision {
         let decision = self.decide();
         for action in decision.actions.iter().take(after) {
             self.act(action, &decision);
         }
         if after > decision.actions.len() {
-            self.run = decision.run;
+            self.run = decision.run.clone();
         }
-        self.pass_time();
+        decision
     }
 
     fn pass_time(&mut self) {
@@ -381,7 +392,11 @@ impl World {
             Action::EnsureRoute if self.routed() => {
                 self.weights.get_or_insert(Weights::PRIMARY);
             }
-            Action::SetWeights(weights) => self.set_weights(*weights),
+            Action::SetWeights(weights) => {
+                self.set_weights(*weights);
+                // The shell makes the route of the next status.
+                self.cookie.clone_from(&decision.status.session_affinity_cookie);
+            }
             Action::ScaleTargetUp => {
                 if let Some(target) = &mut self.target {
                     target.replicas = target.replicas.max(1);

@@ -1,0 +1,100 @@
+//! Ticks that die between their effects and the record of them: what the model test found, one by one.
+
+use serde_json::{Value, json};
+
+use super::world::{World, analysis, version, with};
+use crate::api::Phase;
+use crate::rollout::{Action, HookAnswer, Outcome};
+
+/// More actions than any tick has: the crash comes after the run memory was written and before the status.
+const BEFORE_THE_STATUS: usize = 99;
+
+fn gated(type_: &str) -> Value {
+    with(analysis(), json!({"webhooks": [{"name": "gate", "type": type_, "url": "http://hooks"}]}))
+}
+
+/// `green` waits for approval.
+fn waiting() -> World {
+    let mut world = World::at_rest("contour", gated("confirm-rollout"));
+    world.hook("gate", HookAnswer::Refused("no".into()));
+    world.push("green");
+    world.until(Phase::Waiting);
+    world
+}
+
+#[test]
+fn an_approval_by_an_operator_is_not_lost() {
+    let mut world = waiting();
+    world.intent.promote = Some("now".into());
+    world.crash(BEFORE_THE_STATUS);
+    world.tick();
+    assert_eq!(world.phase(), Phase::Progressing);
+}
+
+#[test]
+fn a_rollback_of_what_waited_condemns_nothing_else() {
+    let mut world = waiting();
+    world.intent.rollback = Some("no".into());
+    world.push("red");
+    world.crash(BEFORE_THE_STATUS);
+    world.tick();
+    let condemned: Vec<_> = world.verdicts.iter().map(|verdict| verdict.version.clone()).collect();
+    assert_eq!((world.phase(), condemned), (Phase::Failed, vec![version("green")]));
+    world.tick();
+    assert_eq!(world.phase(), Phase::Waiting, "the next one has its turn");
+}
+
+#[test]
+fn what_waited_and_failed_does_not_begin_by_itself() {
+    let mut world = waiting();
+    world.intent.rollback = Some("no".into());
+    world.until(Phase::Failed);
+    world.hook("gate", HookAnswer::Passed);
+    assert_eq!(world.tick().recheck, None);
+    assert_eq!(world.phase(), Phase::Failed);
+}
+
+#[test]
+fn a_rollback_hook_is_heard_in_a_freeze_even_when_traffic_has_left_the_canary() {
+    let mut world = World::at_rest("contour", gated("rollback"));
+    world.hook("gate", HookAnswer::Refused("no".into()));
+    world.push("green");
+    world.until_weight(25);
+    world.hook("gate", HookAnswer::Passed);
+    world.release.held = Some("freeze window".into());
+    world.crash(1);
+    world.tick();
+    assert_eq!(world.phase(), Phase::Failed);
+}
+
+#[test]
+fn a_failed_promotion_is_not_begun_again() {
+    let mut world = World::at_rest("contour", analysis());
+    world.canary.spec.progress_deadline_seconds = Some(60);
+    world.push("green");
+    world.until(Phase::Promoting);
+    world.broken_primary.insert("v1:green".into());
+    let fails = |world: &World| {
+        let verdict = world.clone().die(0).verdict;
+        verdict.is_some_and(|verdict| matches!(verdict.outcome, Outcome::Failed { .. }))
+    };
+    for _ in 0..20 {
+        if fails(&world) {
+            break;
+        }
+        world.tick();
+    }
+    assert!(fails(&world), "{:?}", world.events);
+    world.forget();
+    world.crash(BEFORE_THE_STATUS);
+    // The verdict is in the ledger by now, and the primary has its promoted version back.
+    world.release.condemned = true;
+    world.broken_primary.clear();
+    world.until(Phase::Failed);
+    for _ in 0..5 {
+        world.tick();
+    }
+    let carried = world.primary.as_ref().map(|primary| primary.version.clone());
+    assert_eq!((world.phase(), carried), (Phase::Failed, Some(version("blue"))));
+    assert!(!world.actions.contains(&Action::Promote(version("green"))), "{:?}", world.actions);
+}
