@@ -324,6 +324,7 @@ fn decide_day() {
             unsupported: Vec::new(),
             weights: weights.clone(),
             route: RouteState::Accepted,
+            writers: serin::rollout::StatusWriters::default(),
             intent: Intent::default(),
             release: ReleaseInfo::default(),
             run: run.clone(),

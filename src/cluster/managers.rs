@@ -9,7 +9,7 @@ use crate::domain::{FieldManager, Object};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Drops what only costs memory: the field sets of other managers (their names stay where we might take over from
-/// them, and the ownership of a workload's size), kubectl's copy of the object except on Services, whose selector is restored from it, and the content of Helm's
+/// them, the ownership of a workload's size, and whether Flagger wrote a Canary's status last), kubectl's copy of the object except on Services, whose selector is restored from it, and the content of Helm's
 /// release Secrets, which are large, many, and nobody's business here.
 pub(super) fn prune(object: &mut Value) {
     if object.get("type").and_then(Value::as_str) == Some("helm.sh/release.v1")
@@ -18,6 +18,7 @@ pub(super) fn prune(object: &mut Value) {
         fields.remove("data");
     }
     let is_service = object.get("kind").and_then(Value::as_str) == Some("Service");
+    let is_canary = object.get("kind").and_then(Value::as_str) == Some("Canary");
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     if let Some(Value::Array(entries)) = metadata.get_mut("managedFields") {
         entries.retain_mut(|entry| {
@@ -28,14 +29,21 @@ pub(super) fn prune(object: &mut Value) {
             let predecessor =
                 is_predecessor(entry, FieldManager::Applier) || is_predecessor(entry, FieldManager::Engine);
             let scales = entry.pointer("/fieldsV1/f:spec/f:replicas").is_some();
+            let drives = is_canary
+                && entry.get("subresource").and_then(Value::as_str) == Some("status")
+                && entry.pointer("/fieldsV1/f:status/f:lastTransitionTime").is_some();
             if let Some(entry) = entry.as_object_mut() {
                 entry.retain(|field, _| matches!(field.as_str(), "manager" | "operation" | "subresource"));
                 if scales {
                     // The applier leaves the size of a workload to whoever else owns it.
                     entry.insert("fieldsV1".to_owned(), json!({"f:spec": {"f:replicas": {}}}));
                 }
+                if drives {
+                    // Whose canary it is depends on who wrote its status last.
+                    entry.insert("fieldsV1".to_owned(), json!({"f:status": {"f:lastTransitionTime": {}}}));
+                }
             }
-            predecessor || scales
+            predecessor || scales || drives
         });
         if entries.is_empty() {
             metadata.remove("managedFields");

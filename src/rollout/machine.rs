@@ -49,6 +49,9 @@ impl Tick<'_> {
             }
             return Ok(());
         }
+        if !self.is_ours() {
+            return Ok(());
+        }
         self.tell_old_forms();
         self.adopt();
         let phase = self.status.phase;

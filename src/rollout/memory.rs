@@ -58,6 +58,10 @@ pub struct RunMemory {
     /// What people were told last about a state that lasts, so that it is said once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+    /// `status.lastTransitionTime` of the status of another controller that was taken over last. Another one that it writes
+    /// later is not ours to go on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<String>,
     /// The old forms of the Canary that people were told of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_forms: Option<String>,
@@ -80,6 +84,9 @@ pub struct Handled {
     /// Of `serin.dev/retry`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
+    /// Of `serin.dev/adopt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<String>,
 }
 
 impl Handled {

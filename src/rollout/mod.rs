@@ -33,6 +33,7 @@ mod rest;
 mod rollback;
 mod status;
 mod strategy;
+mod takeover;
 pub mod target;
 pub mod template;
 #[cfg(test)]
@@ -50,5 +51,6 @@ pub use observation::{
     RouteState, Settings, Version, Workload, interval,
 };
 pub use strategy::unsupported;
+pub use takeover::StatusWriters;
 pub use target::TargetKind;
 pub use tick::same;

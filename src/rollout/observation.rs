@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::memory::RunMemory;
+use super::takeover::StatusWriters;
 use crate::api::WebhookType;
 use crate::domain::Weights;
 
@@ -113,6 +114,8 @@ pub struct Intent {
     pub promote: Option<String>,
     /// `serin.dev/retry`: release the target's version again.
     pub retry: Option<String>,
+    /// `serin.dev/adopt`: the other controller that wrote the status after us is stopped, go on.
+    pub adopt: Option<String>,
     /// `serin.dev/pause`: start nothing and raise no weight; checks and rollbacks go on.
     pub paused: bool,
 }
@@ -224,6 +227,8 @@ pub struct Observation {
     pub weights: Read<Weights>,
     /// Whether the route is in force.
     pub route: RouteState,
+    /// Who has written the status of the Canary.
+    pub writers: StatusWriters,
     /// What operators ask for.
     pub intent: Intent,
     /// What is known of the target's present version.

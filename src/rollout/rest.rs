@@ -204,6 +204,7 @@ fn begin(tick: &mut Tick, version: &Version) {
         apex: Some(tick.canary.spec.apex_name().to_owned()),
         handled,
         old_forms: tick.run.old_forms.take(),
+        taken_over: tick.run.taken_over.take(),
         ..RunMemory::default()
     };
     tick.actions.push(Action::ScaleTargetUp);

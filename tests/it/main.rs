@@ -1,6 +1,7 @@
 //! The one integration test binary. One module per subject; `architecture` fails when a file is not listed here.
 
 mod accidents;
+mod adoption;
 mod alerts;
 mod architecture;
 mod bed;

@@ -33,7 +33,7 @@ use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::ports::ClusterError;
 use crate::rollout::objects::ObjectOptions;
-use crate::rollout::{Action, Decision, Notice, Observation, RunMemory, Step, Version, decide, interval};
+use crate::rollout::{Action, Decision, Notice, Observation, RunMemory, StatusWriters, Step, Version, decide, interval};
 pub(crate) use act::FINALIZER;
 use background::Background;
 use observe::Scene;
@@ -248,6 +248,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
         canary.spec.service.name = Some(apex);
     }
     let (mut scene, mut seen) = observe::observe(context, canary).await;
+    seen.writers = StatusWriters::of(&object);
     context.registry.learn(scene.configs.iter().map(|(_, config)| config.as_ref()));
     words::of_observation(&context.registry, &mut seen);
     if let (Some(owner), Some(version)) = (&owner, seen.target.present().and_then(|target| target.version.as_ref())) {

@@ -13,7 +13,7 @@ use crate::ports::{ClusterError, RouteError, TrafficRouter, Verified};
 use crate::rollout::objects::configs::{self, ConfigRef};
 use crate::rollout::objects::{SelectorLabel, adoption};
 use crate::rollout::{
-    Answers, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, TargetKind, Version,
+    Answers, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, StatusWriters, TargetKind, Version,
 };
 
 /// Annotation of the primary that records which version of the target it was given.
@@ -90,6 +90,7 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         unsupported,
         weights: Read::Absent,
         route: RouteState::Unknown,
+        writers: StatusWriters::default(),
         intent: intent(&canary),
         release: ReleaseInfo::default(),
         run: RunMemory::parse(canary.annotations.get(crate::rollout::RUN_ANNOTATION).map(String::as_str)),
@@ -217,6 +218,7 @@ fn intent(canary: &CanaryView) -> Intent {
         rollback: setting("rollback"),
         promote: setting("promote"),
         retry: setting("retry"),
+        adopt: setting("adopt"),
         paused: setting("pause").is_some_and(|value| value != "false"),
     }
 }

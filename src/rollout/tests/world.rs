@@ -10,7 +10,7 @@ use crate::api::{CanarySpec, Phase};
 use crate::domain::{CanaryKey, Weights};
 use crate::rollout::{
     Action, Condition, Decision, HookAnswer, Intent, Level, Observation, Outcome, Question, Read, Reading, ReleaseInfo,
-    RouteState, RunMemory, Settings, Step, Verdict, Version, Workload, analysis, decide, hooks,
+    RouteState, RunMemory, Settings, StatusWriters, Step, Verdict, Version, Workload, analysis, decide, hooks,
 };
 
 /// One Deployment.
@@ -31,6 +31,7 @@ pub(super) struct World {
     pub(super) primary: Option<Deployment>,
     pub(super) weights: Option<Weights>,
     pub(super) run: RunMemory,
+    pub(super) writers: StatusWriters,
     pub(super) intent: Intent,
     pub(super) release: ReleaseInfo,
     pub(super) route: RouteState,
@@ -121,6 +122,7 @@ impl World {
             primary: None,
             weights: None,
             run: RunMemory::default(),
+            writers: StatusWriters::default(),
             intent: Intent::default(),
             release: ReleaseInfo::default(),
             route: RouteState::Unknown,
@@ -249,6 +251,7 @@ impl World {
             unsupported: self.unsupported.clone(),
             weights: self.weights.map_or(Read::Absent, Read::Present),
             route: self.route.clone(),
+            writers: self.writers.clone(),
             intent: self.intent.clone(),
             release: self.release.clone(),
             run: self.run.clone(),

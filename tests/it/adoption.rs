@@ -1,0 +1,207 @@
+//! Taking over from Flagger: at every moment at which the recorded Flagger wrote a status, serin starts on what it left. The
+//! primary is not restarted, no run begins by itself, and a run under way goes on where its traffic is.
+#![expect(clippy::unwrap_used, reason = "a broken test bed stops the test")]
+
+mod record;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use record::{Moment, moments};
+use serde_json::Value;
+use serin::api::canary::CanaryView;
+use serin::controller::Ports;
+use serin::domain::{CanaryKey, Gvk, Object, ObjectKey};
+use serin::ports::{Clock as _, HookCall, HookReply, HookRunner, MetricQuery, MetricSource, Reading};
+use serin::sim::{Bed, BedOptions};
+
+use crate::loops::play;
+
+/// Receivers that say yes, and a metrics server on which every release looks good.
+struct Good;
+
+#[async_trait]
+impl HookRunner for Good {
+    async fn call(&self, _: HookCall) -> HookReply {
+        HookReply::Passed
+    }
+}
+
+#[async_trait]
+impl MetricSource for Good {
+    async fn query(&self, _: MetricQuery) -> Reading {
+        // A success rate of 99.9 %, and a duration of 99.9 ms.
+        Reading::Value(99.9)
+    }
+}
+
+/// A cluster that Flagger has left.
+struct World {
+    bed: Bed,
+    namespace: String,
+    ports: Ports,
+}
+
+impl World {
+    async fn left_at(clock: Arc<serin::sim::SimClock>, moment: &Moment) -> Self {
+        let options = BedOptions { all_canaries: true, source: false, ..BedOptions::default() };
+        let bed = Bed::start(clock, options).await.unwrap();
+        let mut ports = bed.ports();
+        ports.hooks = Arc::new(Good);
+        ports.metrics = Arc::new(Good);
+        moment.put(&bed.sandbox.store, &bed.clock.now().to_string());
+        // Its pods become ready, and it has been away for a while.
+        bed.pass(Duration::from_secs(60)).await;
+        Self { bed, namespace: moment.namespace.clone(), ports }
+    }
+
+    fn serin(&self) {
+        self.bed.daemon_with(self.ports.clone(), self.bed.git().unwrap(), self.bed.forge.clone());
+    }
+
+    fn canary(&self) -> CanaryView {
+        CanaryView::from_object(&self.bed.canary(&CanaryKey::new(&self.namespace, "podinfo")).unwrap()).unwrap()
+    }
+
+    fn phase(&self) -> String {
+        self.canary().status.phase.as_str().to_owned()
+    }
+
+    fn get(&self, api_version: &str, kind: &str, name: &str) -> Option<Arc<Object>> {
+        self.bed.sandbox.store.get(&ObjectKey::namespaced(api_version, kind, &self.namespace, name))
+    }
+
+    /// The primary's pod template and its identity: another one of either is a restart.
+    fn primary(&self) -> Option<(String, Value)> {
+        let name = self.canary().spec.primary_workload();
+        let kind = self.canary().spec.target_ref.kind;
+        let primary = self.get("apps/v1", &kind, &name)?;
+        Some((primary.uid().to_owned(), primary.at("/spec/template").cloned()?))
+    }
+
+    /// Percent of traffic on the canary, as its route says; none where there is no route.
+    async fn weight(&self) -> i64 {
+        let canary = self.canary();
+        let router = (self.ports.routers)(canary.spec.provider.as_deref().unwrap()).unwrap();
+        router.observe(&canary).await.unwrap().map_or(0, |weights| i64::from(weights.canary))
+    }
+
+    /// Who owns each object.
+    fn owners(&self) -> BTreeMap<String, Value> {
+        let kinds = [("v1", "Service"), ("apps/v1", "Deployment"), ("projectcontour.io/v1", "HTTPProxy")];
+        let all = kinds.iter().flat_map(|(version, kind)| {
+            self.bed.sandbox.store.list(&Gvk::new(version, kind), Some(&self.namespace))
+        });
+        all.map(|object| (object.key().to_string(), object.at("/metadata/ownerReferences").cloned().unwrap_or_default()))
+            .collect()
+    }
+
+    fn events(&self) -> Vec<String> {
+        let events = self.bed.sandbox.store.list(&Gvk::new("v1", "Event"), Some(&self.namespace));
+        let mine = events.iter().filter(|event| event.str("/involvedObject/kind") == "Canary");
+        mine.map(|event| format!("{} x{}", event.str("/message"), event.int("/count").unwrap_or(1))).collect()
+    }
+
+    fn said(&self, words: &str) -> Vec<String> {
+        self.events().into_iter().filter(|event| event.contains(words)).collect()
+    }
+}
+
+/// Whether a phase comes before the primary is given the new version.
+fn on_trial(phase: &str) -> bool {
+    ["Progressing", "WaitingPromotion"].contains(&phase)
+}
+
+/// Takes a scenario over at one moment, and looks at every second until it rests.
+async fn taken_over(clock: Arc<serin::sim::SimClock>, moment: &Moment, at: usize) {
+    let world = World::left_at(clock, moment).await;
+    let began = world.phase();
+    let name = format!("{} at status {at}, {began}", moment.namespace);
+    let (weight, primary, owners) = (world.weight().await, world.primary(), world.owners());
+    let rests = ["Initialized", "Succeeded", "Failed"];
+    let (mut promoting, mut quiet) = (!on_trial(&began) && began != "Waiting", 0);
+    let (mut told, mut phase) = (vec![began.clone()], began.clone());
+    world.serin();
+    for _ in 0..900 {
+        world.bed.pass(Duration::from_secs(1)).await;
+        let (now, live) = (world.phase(), world.weight().await);
+        if now != phase {
+            told.push(now.clone());
+            phase.clone_from(&now);
+        }
+        let log = || format!("{name}: {told:?}\n{}", world.events().join("\n"));
+        if on_trial(&began) && on_trial(&now) && !promoting {
+            assert!(live >= weight, "from {weight} to {live}, {}", log());
+        }
+        // The template goes to the primary in the tick that says so.
+        promoting |= !on_trial(&now) || world.primary() != primary && live >= weight;
+        if began != "Initializing" && (rests.contains(&began.as_str()) || ["Promoting", "Finalising"].contains(&began.as_str())) {
+            assert_eq!(world.primary(), primary, "{}", log());
+        }
+        quiet = if rests.contains(&now.as_str()) { quiet + 1 } else { 0 };
+        if quiet > 120 {
+            break;
+        }
+    }
+    let log = format!("{name}: {told:?}\n{}", world.events().join("\n"));
+    assert!(quiet > 120, "it comes to no end, {log}");
+    if rests.contains(&began.as_str()) {
+        assert_eq!(told, [began.as_str()], "{log}");
+    }
+    if began != "Waiting" && began != "Initializing" {
+        assert!(world.said("New revision detected").is_empty(), "{log}");
+    }
+    let after = world.owners();
+    for (key, owner) in owners.iter().filter(|(_, owner)| !owner.is_null()) {
+        assert_eq!(after.get(key), Some(owner), "{key}, {log}");
+    }
+    assert_eq!(world.weight().await, 0, "{log}");
+    let status = world.canary().status;
+    let digest = status.last_applied_spec.unwrap_or_default();
+    assert!(digest.starts_with("v1:"), "{digest}: a hash of Flagger's is replaced, {log}");
+    assert!(status.conditions.first().is_some_and(|condition| condition.type_ == "Promoted"), "{log}");
+    assert_eq!(world.said("Taking over").len(), 1, "{log}");
+}
+
+/// Takes a scenario over at each of its moments.
+fn at_every_status(scenario: &str) {
+    for (at, moment) in moments(scenario).iter().enumerate() {
+        play(async |clock| taken_over(clock, moment, at).await);
+    }
+}
+
+macro_rules! taken_over_from_flagger {
+    ($($test:ident: $scenario:literal)*) => {
+        $(
+            #[test]
+            fn $test() {
+                at_every_status($scenario);
+            }
+        )*
+    };
+}
+
+taken_over_from_flagger! {
+    canary_succeeds: "contour-canary-succeeds"
+    canary_fails: "contour-canary-fails-success-rate"
+    confirm_promotion: "contour-confirm-promotion"
+    confirm_rollout: "contour-confirm-rollout"
+    step_weight_promotion: "contour-step-weight-promotion"
+    blue_green: "contour-blue-green"
+    ab_test: "contour-ab-cookie-regex"
+    second_run: "contour-second-run"
+    config_map: "contour-configmap-envfrom"
+    hpa: "contour-hpa"
+    taken_over_objects: "contour-take-over"
+    another_service_name: "contour-service-name"
+    kubernetes: "kubernetes-blue-green-succeeds"
+    daemon_set: "kubernetes-daemonset-succeeds"
+    gatewayapi: "gatewayapi-canary-succeeds"
+    session_affinity: "gatewayapi-session-affinity"
+    istio: "istio-canary-succeeds"
+    nginx: "nginx-canary-succeeds"
+    skipper: "skipper-canary-succeeds"
+    traefik: "traefik-canary-succeeds"
+}
