@@ -228,7 +228,7 @@ impl Machine {
                 world.broken.clear();
                 world.broken_primary.clear();
             }
-            Move::Rate(reading) => _ = world.metrics.insert("request-success-rate".into(), reading),
+            Move::Rate(reading) => drop(world.metrics.insert("request-success-rate".into(), reading)),
             Move::Hook(name, answer) => world.hook(name, answer),
             Move::ScaleTarget(replicas) => {
                 if let Some(target) = &mut world.target {
