@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_do_not_overlap_and_no_change_is_lost() {
+    fn q25_ticks_do_not_overlap_and_no_change_is_lost() {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));

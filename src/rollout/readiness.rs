@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_for_longer_than_the_deadline_is_final() {
+    fn s06_unavailable_for_longer_than_the_deadline_is_final() {
         let conditions = vec![
             condition("Progressing", "True", "NewReplicaSetAvailable"),
             condition("Available", "False", "MinimumReplicasUnavailable"),

@@ -69,6 +69,8 @@ pub(super) fn fail(tick: &mut Tick, failure: Failure) {
     // what failed is stored, not what the target has become meanwhile, so that a fix is noticed.
     tick.set_applied(&version);
     tick.conclude(version, failure.outcome);
+    // Nobody asks for another attempt before the first has failed.
+    tick.run.handled.retry.clone_from(&tick.seen.intent.retry);
     tick.run.hold_since = None;
     tick.run.dark_since = None;
     tick.run.canary_unready = None;

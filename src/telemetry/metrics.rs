@@ -272,7 +272,7 @@ mod tests {
 
     /// Flagger's series of deleted canaries stay.
     #[test]
-    fn q_35_a_canary_that_is_gone_leaves_no_gauges() {
+    fn q35_a_canary_that_is_gone_leaves_no_gauges() {
         let telemetry = Telemetry::new("0.1.0", "contour");
         telemetry.canary_status("web", "shop", 1);
         telemetry.canary_weight("web", "shop", 0);

@@ -145,7 +145,7 @@ impl AlertSender for BlackHole {
 }
 
 #[test]
-fn a_channel_that_never_answers_disturbs_no_run() {
+fn q11_a_channel_that_never_answers_disturbs_no_run() {
     play(async |clock| {
         let channel = Channel {
             type_: "slack".to_owned(),

@@ -317,7 +317,7 @@ async fn a_list_is_streamed_where_the_server_offers_it_and_paged_where_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_watch_lists_again_and_tells_the_difference() {
+async fn q21_an_expired_watch_lists_again_and_tells_the_difference() {
     let (first, watch) = stream();
     let (second, again) = stream();
     let mut watches = vec![again, watch];
@@ -487,7 +487,7 @@ async fn the_first_apply_takes_over_the_fields_of_kubectl() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_flaggers_and_count_repeats_without_folding() {
+async fn s08_events_are_flaggers_and_count_repeats_without_folding() {
     let (client, log) = server(|_| ok(json!({"kind": "Event", "metadata": {"name": "x"}})));
     let clock = clock();
     let cluster = connect(client, clock.clone(), paged());

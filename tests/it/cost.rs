@@ -183,7 +183,7 @@ fn played<F: Future<Output = ()>>(body: impl FnOnce(Arc<SimClock>) -> F) {
 }
 
 #[test]
-fn canaries_at_rest_cost_polls_and_renewals_of_watches_however_many_they_are() {
+fn q10_s24_canaries_at_rest_cost_polls_and_renewals_of_watches_however_many_they_are() {
     for canaries in [1, 6] {
         played(|clock| async move {
             let shop = Shop::open(clock, canaries).await;

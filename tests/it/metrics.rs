@@ -151,7 +151,7 @@ async fn failures_are_provider_errors_with_the_servers_words() {
 
 /// Flagger loses the query string of an address.
 #[tokio::test]
-async fn q_16_path_and_query_string_of_the_address_are_kept() {
+async fn q16_path_and_query_string_of_the_address_are_kept() {
     let server = MockServer::start().await;
     Mock::given(path("/select/0/prometheus/api/v1/query"))
         .and(query_param("tenant", "a"))

@@ -1,4 +1,4 @@
-//! Ticks that die between their effects and the record of them: what the model test found, one by one.
+//! What the model test found, one by one: most are ticks that die between their effects and the record of them.
 
 use serde_json::{Value, json};
 
@@ -97,4 +97,21 @@ fn a_failed_promotion_is_not_begun_again() {
     let carried = world.primary.as_ref().map(|primary| primary.version.clone());
     assert_eq!((world.phase(), carried), (Phase::Failed, Some(version("blue"))));
     assert!(!world.actions.contains(&Action::Promote(version("green"))), "{:?}", world.actions);
+}
+
+#[test]
+fn a_retry_that_was_asked_for_before_the_failure_begins_nothing_after_it() {
+    let mut world = World::at_rest("contour", analysis());
+    world.push("green");
+    world.until_weight(25);
+    world.intent.retry = Some("again".into());
+    world.tick();
+    world.intent.rollback = Some("stop".into());
+    world.tick();
+    assert_eq!(world.phase(), Phase::Failed);
+    assert_eq!(world.tick().recheck, None);
+    assert_eq!(world.phase(), Phase::Failed);
+    world.intent.retry = Some("now really".into());
+    world.tick();
+    assert_eq!(world.phase(), Phase::Progressing);
 }

@@ -347,7 +347,7 @@ fn q43_a_shut_traffic_gate_sends_one_alert() {
 }
 
 #[test]
-fn surprise15_a_refused_route_keeps_the_target_up() {
+fn s15_a_refused_route_keeps_the_target_up() {
     let mut world = World::new("contour", analysis());
     world.route = RouteState::Refused("no such backend".into());
     for _ in 0..4 {
@@ -360,7 +360,7 @@ fn surprise15_a_refused_route_keeps_the_target_up() {
 }
 
 #[test]
-fn surprise3_a_first_primary_that_never_starts_leaves_the_target_serving_and_takes_a_fix() {
+fn s03_a_first_primary_that_never_starts_leaves_the_target_serving_and_takes_a_fix() {
     for provider in ["contour", "kubernetes"] {
         let mut world = World::new(provider, analysis());
         world.canary.spec.progress_deadline_seconds = Some(20);
@@ -377,7 +377,7 @@ fn surprise3_a_first_primary_that_never_starts_leaves_the_target_serving_and_tak
 }
 
 #[test]
-fn surprise21_a_target_deleted_in_mid_run_loses_its_traffic_and_the_run_ends() {
+fn s21_a_target_deleted_in_mid_run_loses_its_traffic_and_the_run_ends() {
     let mut world = mid_run(json!({}));
     world.canary.spec.progress_deadline_seconds = Some(30);
     let target = world.target.take();
@@ -689,4 +689,31 @@ fn configs_are_part_of_a_version() {
     let b = Version { digest: "v1:x".into(), configs: Some([("secret/a".to_owned(), "2".to_owned())].into()) };
     assert!(!super::super::tick::same(&a, &b));
     assert!(super::super::tick::same(&a, &Version { configs: None, ..b }));
+}
+
+/// Flagger's initialising tick goes on into the detection of changes, so that a change can be scaled up half seen.
+#[test]
+fn s20_a_change_during_the_initialisation_is_released_by_the_tick_after_it() {
+    let mut world = World::new("contour", analysis());
+    world.tick();
+    world.push("green");
+    world.until(Phase::Initialized);
+    assert_eq!(world.canary.status.last_promoted_spec.as_deref(), Some("v1:blue"));
+    assert!(!world.actions.contains(&Action::ScaleTargetUp), "{:?}", world.actions);
+    world.tick();
+    assert_eq!(world.phase(), Phase::Progressing);
+    assert_eq!(world.canary.status.last_applied_spec.as_deref(), Some("v1:green"));
+}
+
+/// Flagger writes the status at every refusal.
+#[test]
+fn s23_a_gate_that_stays_shut_writes_nothing() {
+    let mut world = mid_run(json!({"webhooks": [hook("confirm-promotion")]}));
+    world.hook("confirm-promotion", refused());
+    world.until(Phase::WaitingPromotion);
+    let (status, run) = (world.canary.status.clone(), world.run.clone());
+    for _ in 0..3 {
+        let decision = world.tick();
+        assert_eq!((&decision.status, &decision.run), (&status, &run));
+    }
 }
