@@ -41,8 +41,10 @@ impl Tick<'_> {
             initialise::terminate(self);
             return Ok(());
         }
-        initialise::finalizer(self);
         if self.canary.spec.suspend {
+            if self.seen.writers.rival.is_none() {
+                initialise::finalizer(self);
+            }
             // told once, so that the events that count are not lost in a crowd.
             if self.first_time(SUSPENDED) {
                 self.normal(SUSPENDED.to_owned());
@@ -52,6 +54,7 @@ impl Tick<'_> {
         if !self.is_ours() {
             return Ok(());
         }
+        initialise::finalizer(self);
         self.tell_old_forms();
         self.adopt();
         let phase = self.status.phase;

@@ -30,11 +30,13 @@ pub(crate) struct Options {
     pub(crate) leader_election: bool,
     /// Traffic provider of canaries that name none.
     pub(crate) provider: &'static str,
+    /// The only namespace whose canaries it runs.
+    pub(crate) only_namespace: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { leader_election: true, provider: "contour" }
+        Self { leader_election: true, provider: "contour", only_namespace: None }
     }
 }
 
@@ -130,11 +132,13 @@ impl Serin {
     }
 
     fn configuration(&self, repository: Option<&Repository<'_>>, options: &Options) -> String {
-        let (namespace, port, Options { leader_election, provider }) = (&self.namespace, self.port, options);
+        let Options { leader_election, provider, only_namespace } = options;
+        let (namespace, port) = (&self.namespace, self.port);
         let common = json!({
             "cluster": CLUSTER,
             "listen": format!("0.0.0.0:{port}"),
             "provider": provider,
+            "flagger": {"namespace": only_namespace.unwrap_or_default()},
             "metricsServer": prometheus::ADDRESS,
             "leaderElection": {"enabled": leader_election, "namespace": namespace, "name": "serin"},
             "canaries": if repository.is_some() { "owned" } else { "all" },

@@ -33,7 +33,9 @@ use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::ports::ClusterError;
 use crate::rollout::objects::ObjectOptions;
-use crate::rollout::{Action, Decision, Notice, Observation, RunMemory, StatusWriters, Step, Version, decide, interval};
+use crate::rollout::{
+    Action, Decision, Notice, Observation, RunMemory, StatusWriters, Step, Version, decide, interval,
+};
 pub(crate) use act::FINALIZER;
 use background::Background;
 use observe::Scene;

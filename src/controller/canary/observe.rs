@@ -13,7 +13,8 @@ use crate::ports::{ClusterError, RouteError, TrafficRouter, Verified};
 use crate::rollout::objects::configs::{self, ConfigRef};
 use crate::rollout::objects::{SelectorLabel, adoption};
 use crate::rollout::{
-    Answers, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, StatusWriters, TargetKind, Version,
+    Answers, Configs, Intent, Observation, Read, ReleaseInfo, RouteState, RunMemory, Settings, StatusWriters,
+    TargetKind, Version,
 };
 
 /// Annotation of the primary that records which version of the target it was given.
@@ -96,7 +97,10 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
         run: RunMemory::parse(canary.annotations.get(crate::rollout::RUN_ANNOTATION).map(String::as_str)),
         answers: Answers::default(),
     };
-    let target_version = seen.target.present().and_then(|target| target.version.clone());
+    let adopted =
+        primary.as_ref().ok().and_then(Option::as_ref).is_some_and(|p| p.annotation(VERSION_ANNOTATION).is_none());
+    let copied = !adopted || copied(context, &canary, &tracked).await;
+    let target_version = seen.target.present().and_then(|target| target.version.clone()).filter(|_| copied);
     seen.primary =
         read(&primary, |object| kind.workload(object, primary_version(kind, object, live, &label, target_version)));
     if let (TargetKind::Knative, Some(service)) = (kind, live) {
@@ -163,6 +167,21 @@ async fn tracked(
         }
     }
     Ok((found, Some(checksums)))
+}
+
+/// Whether the primary's copies of the tracked configs have the same data, as far as there are copies: what Flagger left
+/// of a release that consists of a config. Flagger does not copy `binaryData`.
+async fn copied(context: &Context, canary: &CanaryView, tracked: &[(ConfigRef, Arc<Object>)]) -> bool {
+    for (reference, config) in tracked {
+        let key = reference.object_key(&canary.key.namespace);
+        let key = ObjectKey { name: format!("{}-primary", key.name), ..key };
+        if let Ok(Some(copy)) = context.ports.cluster.get(&key).await
+            && copy.at("/data") != config.at("/data")
+        {
+            return false;
+        }
+    }
+    true
 }
 
 fn service_keys(canary: &CanaryView) -> Vec<ObjectKey> {

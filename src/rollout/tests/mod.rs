@@ -6,4 +6,5 @@ mod phases;
 mod quirks;
 mod record;
 mod strategies;
+mod takeover;
 mod world;

@@ -346,6 +346,8 @@ impl World {
         self.canary.annotations.insert(crate::rollout::RUN_ANNOTATION.into(), self.run.text());
         if self.canary.status != decision.status {
             self.canary.status = decision.status.clone();
+            // As the API server notes it.
+            self.writers = StatusWriters { ours: true, rival: None };
             let status = &self.canary.status;
             self.statuses.push(format!(
                 "{} weight={} iterations={} failed={} {}/{}",

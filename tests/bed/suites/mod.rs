@@ -5,10 +5,12 @@ mod fidelity;
 mod releases;
 mod shop;
 mod smoke;
+mod switching;
 
 use super::runner::Test;
 
 /// All tests of all suites.
 pub(crate) fn all() -> Vec<Test> {
-    [smoke::tests(), releases::tests(), disturbances::tests(), fidelity::tests()].into_iter().flatten().collect()
+    let suites = [smoke::tests(), releases::tests(), disturbances::tests(), switching::tests(), fidelity::tests()];
+    suites.into_iter().flatten().collect()
 }

@@ -29,6 +29,8 @@ pub(super) fn moments(scenario: &str) -> Vec<Moment> {
         object["metadata"]["namespace"] = json!(scenario);
         objects.insert(key(&object["kind"], &object["metadata"]["name"]), ("input".to_owned(), object));
     }
+    let steps = plan["steps"].as_array().unwrap().iter();
+    let mut acts = steps.flat_map(|step| step["do"].as_array().cloned().unwrap_or_default());
     let (mut changes, mut statuses) = (lines("objects.jsonl"), lines("status.jsonl").into_iter());
     let mut moments = Vec::new();
     for line in text("transcript.txt").lines() {
@@ -49,6 +51,16 @@ pub(super) fn moments(scenario: &str) -> Vec<Moment> {
                     _ => drop(objects.insert(key, (by.to_owned(), change["object"].clone()))),
                 }
             }
+            ["STEP", ..] => {
+                // What people did is not among the objects.
+                let act = acts.next().unwrap_or_default();
+                let patch = &act["patch"];
+                if patch.is_object()
+                    && let Some((_, object)) = objects.get_mut(&key(&patch["kind"], &patch["name"]))
+                {
+                    merge(object, &patch["patch"]);
+                }
+            }
             ["status", ..] => {
                 let status = statuses.next().unwrap();
                 moments.push(Moment { namespace: scenario.to_owned(), status, objects: objects.clone() });
@@ -57,6 +69,26 @@ pub(super) fn moments(scenario: &str) -> Vec<Moment> {
         }
     }
     moments
+}
+
+/// A strategic merge patch, as far as the recorded steps need it: elements of lists are found by their names.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (field, value) in patch {
+                merge(into.entry(field.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(into), Value::Array(patch)) if patch.iter().all(|element| element["name"].is_string()) => {
+            for element in patch {
+                match into.iter_mut().find(|known| known["name"] == element["name"]) {
+                    Some(known) => merge(known, element),
+                    None => into.push(element.clone()),
+                }
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
 }
 
 fn key(kind: &Value, name: &Value) -> (String, String) {
