@@ -1,16 +1,18 @@
 //! What the providers have in common that put a second object beside the user's own: the copy divides traffic, and the
 //! user's object is never written. What stands in the copy is the provider's own, see [`Copy`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 
+use super::apply_change;
 use super::routed::Refusal;
-use super::unchanged;
 use crate::api::canary::CanaryView;
-use crate::domain::{FieldManager, Object, ObjectKey, Weights};
+use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
-use crate::rollout::objects::is_controlled_by;
+use crate::rollout::objects::{is_controlled_by, owner_reference};
 
 /// Copies of one kind as values: the user's object, the live copy, canary and weights in, wanted copy out.
 pub trait Copy: Send + Sync {
@@ -92,10 +94,7 @@ impl<C: Copy> Copied<C> {
             return Err(RouteError::Unusable(message));
         }
         let desired = self.copy.desired(&user, live, canary, weights, set)?;
-        if live.is_none_or(|live| !unchanged(live, &desired)) {
-            self.cluster.apply(&desired, FieldManager::Engine).await?;
-        }
-        Ok(())
+        Ok(apply_change(&*self.cluster, live, &desired).await?)
     }
 }
 
@@ -147,6 +146,41 @@ impl<C: Copy> TrafficRouter for Copied<C> {
 /// Why no copy can be made for a canary.
 pub(super) fn refused(copy: &impl Copy, canary: &CanaryView) -> Option<String> {
     copy.keys(canary).map(drop).and_then(|()| copy.check(canary)).err().map(|refusal| refusal.to_string())
+}
+
+const INGRESS: &str = "networking.k8s.io/v1";
+
+/// Keys of the user's Ingress and of the canary Ingress. Whatever version `ingressRef` names, v1 is used.
+///
+/// # Errors
+/// `Unsupported` when the canary names no Ingress.
+pub(super) fn ingress_keys(canary: &CanaryView, provider: &str) -> Result<(ObjectKey, ObjectKey), Refusal> {
+    let reference = canary.spec.ingress_ref.as_ref().map(|reference| reference.name.as_str());
+    let Some(name) = reference.filter(|name| !name.is_empty()) else {
+        return Err(Refusal::Unsupported(format!("ingressRef is missing: provider {provider} needs an Ingress")));
+    };
+    let key = |name: &str| ObjectKey::namespaced(INGRESS, "Ingress", &canary.key.namespace, name);
+    Ok((key(name), key(&format!("{name}-canary"))))
+}
+
+/// The canary Ingress beside a user's: the labels are the user's.
+pub(super) fn canary_ingress(
+    user: &Object,
+    canary: &CanaryView,
+    annotations: &BTreeMap<String, String>,
+    spec: Value,
+) -> Object {
+    let mut metadata = json!({
+        "name": format!("{}-canary", user.name()),
+        "namespace": canary.key.namespace,
+        "annotations": annotations,
+        "ownerReferences": [owner_reference(canary)],
+    });
+    let labels: BTreeMap<String, String> = user.labels().into_iter().filter(|(key, _)| is_copied(key)).collect();
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    Object(json!({"apiVersion": INGRESS, "kind": "Ingress", "metadata": metadata, "spec": spec}))
 }
 
 /// Whether a label or annotation of the user's object goes to the copy: not what kubectl, GitOps tools and we note about

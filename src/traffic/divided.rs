@@ -103,9 +103,10 @@ pub(super) fn given_back(rules: &impl Rules, live: &[Value], mut known: Original
     changed.then_some(out)
 }
 
-/// The canary's percent of two weights; `None` when both are 0.
+/// The canary's percent of two weights, however large somebody made them; `None` when both are 0.
 pub(super) fn percent(primary: u64, canary: u64) -> Option<u8> {
-    let percent = (100 * canary + (primary + canary) / 2).checked_div(primary + canary)?;
+    let (canary, total) = (u128::from(canary), u128::from(primary) + u128::from(canary));
+    let percent = (100 * canary + total / 2).checked_div(total)?;
     Some(u8::try_from(percent).unwrap_or(100))
 }
 
@@ -156,5 +157,25 @@ fn both(base: &Value, more: &Value) -> Value {
             Value::Object(made)
         }
         _ => more.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn percent_is_rounded_and_withstands_any_weight() {
+        for (primary, canary, want) in [
+            (0, 0, None),
+            (2, 1, Some(33)),
+            (1, 2, Some(67)),
+            (0, 7, Some(100)),
+            (u64::MAX, 0, Some(0)),
+            (0, u64::MAX, Some(100)),
+            (u64::MAX, u64::MAX, Some(50)),
+        ] {
+            assert_eq!(percent(primary, canary), want, "{primary}/{canary}");
+        }
     }
 }

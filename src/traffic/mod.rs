@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::api;
 use crate::api::CanaryView;
 use crate::domain::{FieldManager, Object};
-use crate::ports::{Cluster, TrafficRouter};
+use crate::ports::{Cluster, ClusterError, TrafficRouter};
 
 /// The operator's flags that shape routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -224,6 +224,14 @@ pub fn unsupported_fields(provider: &str, canary: &CanaryView) -> Vec<String> {
 /// Why a provider could not write the first route of a canary, as far as the Canary itself tells.
 pub fn refused(provider: &str, canary: &CanaryView) -> Option<String> {
     (find(provider)?.refused)(canary)
+}
+
+/// Applies `desired` as the engine where that changes something; `live` is what is there.
+async fn apply_change(cluster: &dyn Cluster, live: Option<&Object>, desired: &Object) -> Result<(), ClusterError> {
+    if live.is_none_or(|live| !unchanged(live, desired)) {
+        cluster.apply(desired, FieldManager::Engine).await?;
+    }
+    Ok(())
 }
 
 /// Whether applying `desired` (as the engine) would leave `live` as it is. Lists are compared as a whole except owner

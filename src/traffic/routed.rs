@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::unchanged;
+use super::apply_change;
 use crate::api::Analysis;
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object, ObjectKey, Weights, canonical_json};
@@ -121,19 +121,14 @@ impl<R: Route> Routed<R> {
             if live.as_deref().is_none_or(|live| is_controlled_by(live, canary)) {
                 desired.0["metadata"]["ownerReferences"] = json!([owner_reference(canary)]);
             }
-            if live.is_none_or(|live| !unchanged(&live, &desired)) {
-                self.cluster.apply(&desired, FieldManager::Engine).await?;
-            }
+            apply_change(&*self.cluster, live.as_deref(), &desired).await?;
         }
         Ok(())
     }
 
     async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
         let desired = self.route.desired(live, canary, weights)?;
-        if live.is_none_or(|live| !unchanged(live, &desired)) {
-            self.cluster.apply(&desired, FieldManager::Engine).await?;
-        }
-        Ok(())
+        Ok(apply_change(&*self.cluster, live, &desired).await?)
     }
 }
 
@@ -158,6 +153,7 @@ impl<R: Route> TrafficRouter for Routed<R> {
     }
 
     async fn set(&self, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
+        leads_somewhere(&self.route.key(canary), weights)?;
         let live = self.live(canary).await?;
         self.write(live.as_deref(), canary, weights).await
     }
@@ -202,6 +198,14 @@ impl<R: Route> TrafficRouter for Routed<R> {
 /// Why no route can be made for a canary.
 pub(super) fn refused(route: &impl Route, canary: &CanaryView) -> Option<String> {
     route.desired(None, canary, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
+}
+
+/// Refuses weights that no request could follow.
+pub(super) fn leads_somewhere(route: &ObjectKey, weights: Weights) -> Result<(), Refusal> {
+    if weights.primary == 0 && weights.canary == 0 {
+        return Err(Refusal::Unsupported(format!("{route}: weights 0/0 leave traffic nowhere to go")));
+    }
+    Ok(())
 }
 
 /// Refuses an A/B test where requests cannot be told apart: everybody would be sent to the canary.

@@ -26,9 +26,6 @@ pub(super) fn desired(
     weights: Weights,
 ) -> Result<Object, Refusal> {
     let key = version.key(canary);
-    if weights.primary == 0 && weights.canary == 0 {
-        return Err(Refusal::Unsupported(format!("{key}: weights 0/0 leave traffic nowhere to go")));
-    }
     // Back to the primary is always possible on a route that is there, whatever the canary asks for by now.
     let back = live.is_some() && weights.canary == 0;
     let mesh = canary.spec.service.mesh_name.as_deref().unwrap_or_default();

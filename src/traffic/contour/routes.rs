@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
 use crate::rollout::objects::is_controlled_by;
+use crate::traffic::divided::percent;
 use crate::traffic::routed::{Refusal, metadata};
 
 /// The routes of a user's HTTPProxy as they were before we divided them, as JSON.
@@ -55,9 +56,6 @@ fn made(
     ingress_class: Option<&str>,
     weights: Weights,
 ) -> Result<Object, Refusal> {
-    if weights.primary == 0 && weights.canary == 0 {
-        return Err(Refusal::Unsupported(format!("{}: weights 0/0 leave traffic nowhere to go", key(canary))));
-    }
     let view = View::of(canary)?;
     let mut originals = live.map(originals).unwrap_or_default();
     let mut routes = Vec::new();
@@ -137,11 +135,10 @@ pub(super) fn weights(live: &Object, canary: &CanaryView) -> Result<Option<Weigh
         services(route).iter().filter(|s| name(s) == service).filter_map(|s| s.get("weight")?.as_u64()).sum()
     };
     let (primary, canary_weight) = (weight(&view.primary), weight(&view.canary));
-    let Some(percent) = (100 * canary_weight + (primary + canary_weight) / 2).checked_div(primary + canary_weight)
-    else {
+    let Some(percent) = percent(primary, canary_weight) else {
         return Err(Refusal::Unusable(format!("{} has weight 0 for both Services", key(canary))));
     };
-    Ok(Some(Weights::canary(u8::try_from(percent).unwrap_or(100))))
+    Ok(Some(Weights::canary(percent)))
 }
 
 /// A user's HTTPProxy with its own routes again; `None` when there is nothing to give back. Routes that the user added or

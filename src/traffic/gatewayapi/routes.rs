@@ -13,6 +13,7 @@ use super::view::View;
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights, canonical_json};
 use crate::rollout::objects::is_controlled_by;
+use crate::traffic::divided::percent;
 use crate::traffic::routed::{Refusal, metadata};
 
 /// The rules of a user's HTTPRoute as they were before we divided them, as JSON.
@@ -78,10 +79,6 @@ fn resting(live: &Object, canary: &CanaryView, version: Version) -> Object {
 }
 
 fn made(live: Option<&Object>, canary: &CanaryView, version: Version, weights: Weights) -> Result<Object, Refusal> {
-    if weights.primary == 0 && weights.canary == 0 {
-        let key = key(version, canary);
-        return Err(Refusal::Unsupported(format!("{key}: weights 0/0 leave traffic nowhere to go")));
-    }
     let view = View::of(canary, version)?;
     let parents = parts::parents(canary)?;
     let owned = live.is_none_or(|live| is_controlled_by(live, canary));
@@ -146,13 +143,12 @@ pub(super) fn weights(live: &Object, canary: &CanaryView, version: Version) -> R
         ours.map(|backend| backend.get("weight").map_or(1, |weight| weight.as_u64().unwrap_or(0))).sum()
     };
     let (primary, canary_weight) = (weight(&view.primary), weight(&view.canary));
-    let Some(percent) = (100 * canary_weight + (primary + canary_weight) / 2).checked_div(primary + canary_weight)
-    else {
+    let Some(percent) = percent(primary, canary_weight) else {
         let key = key(version, canary);
         return Err(Refusal::Unusable(format!("{key} has weight 0 for both Services")));
     };
     let mirrored = view.is_mirrored(rule);
-    Ok(Some(Weights { mirrored, ..Weights::canary(u8::try_from(percent).unwrap_or(100)) }))
+    Ok(Some(Weights { mirrored, ..Weights::canary(percent) }))
 }
 
 /// A user's HTTPRoute with its own rules again; `None` when there is nothing to give back. Rules that the user added or

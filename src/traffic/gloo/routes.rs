@@ -29,9 +29,6 @@ pub(super) fn key(canary: &CanaryView) -> ObjectKey {
 /// `Unsupported` when the canary asks for what Gloo cannot match, `Unusable` when a user's route has the matchers that ours
 /// needs.
 pub(super) fn desired(live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
-    if weights.primary == 0 && weights.canary == 0 {
-        return Err(Refusal::Unsupported(format!("{}: weights 0/0 leave traffic nowhere to go", key(canary))));
-    }
     let view = match View::of(canary) {
         // A test that cannot be expressed is no reason to keep users on the canary.
         Err(_) if live.is_some() && weights.canary == 0 => View::names(canary),

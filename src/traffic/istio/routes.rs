@@ -34,9 +34,6 @@ pub(super) fn key(canary: &CanaryView) -> ObjectKey {
 /// `Unsupported` when the canary asks for what a VirtualService cannot express, `Unusable` when a user's route has the
 /// match that ours needs.
 pub(super) fn desired(live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
-    if weights.primary == 0 && weights.canary == 0 {
-        return Err(Refusal::Unsupported(format!("{}: weights 0/0 leave traffic nowhere to go", key(canary))));
-    }
     let service = &canary.spec.service;
     let (name, namespace) = (canary.spec.apex_name(), &canary.key.namespace);
     // Back to the primary is always possible on a route that is there, whatever the canary asks for by now.

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::apply_change;
 use super::divided::{list, percent};
-use super::routed::route_fields;
-use super::unchanged;
+use super::routed::{leads_somewhere, unhonoured};
 use crate::api::canary::CanaryView;
-use crate::domain::{FieldManager, Gvk, Object, ObjectKey, Weights};
+use crate::domain::{Gvk, Object, ObjectKey, Weights};
 use crate::ports::{Cluster, RouteError, TrafficRouter, Verified};
 use crate::rollout::objects::TOOLKIT_ANNOTATIONS;
 
@@ -58,10 +58,7 @@ impl Kuma {
 
     async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
         let desired = desired(canary, weights)?;
-        if live.is_none_or(|live| !unchanged(live, &desired) || live.str("/mesh") != desired.str("/mesh")) {
-            self.cluster.apply(&desired, FieldManager::Engine).await?;
-        }
-        Ok(())
+        Ok(apply_change(&*self.cluster, live, &desired).await?)
     }
 }
 
@@ -117,16 +114,7 @@ pub(super) fn refused(canary: &CanaryView) -> Option<String> {
 
 /// Fields of the canary that have no effect here, as dotted paths.
 pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    let mut fields = route_fields(canary);
-    fields.push((canary.spec.service.delegation, "service.delegation"));
-    if let Some(analysis) = canary.spec.analysis() {
-        fields.extend([
-            (!analysis.matches.is_empty(), "analysis.match"),
-            (analysis.mirror, "analysis.mirror"),
-            (analysis.session_affinity.is_some(), "analysis.sessionAffinity"),
-        ]);
-    }
-    fields.into_iter().filter(|(present, _)| *present).map(|(_, path)| path.to_owned()).collect()
+    unhonoured(canary, &[])
 }
 
 fn key(canary: &CanaryView) -> ObjectKey {
@@ -140,9 +128,7 @@ fn service(canary: &CanaryView, name: &str) -> String {
 }
 
 fn desired(canary: &CanaryView, weights: Weights) -> Result<Object, RouteError> {
-    if weights.primary == 0 && weights.canary == 0 {
-        return Err(RouteError::Unsupported(format!("{}: weights 0/0 leave traffic nowhere to go", key(canary))));
-    }
+    leads_somewhere(&key(canary), weights)?;
     let apex = canary.spec.apex_name();
     let metadata = canary.spec.service.apex.clone().unwrap_or_default();
     // As Flagger does, though nobody reads it.

@@ -10,27 +10,13 @@ use serde_json::{Value, json};
 
 use super::conditions::Conditions;
 use crate::api::canary::CanaryView;
-use crate::domain::{Object, ObjectKey, Weights};
-use crate::rollout::objects::{TOOLKIT_ANNOTATIONS, owner_reference};
-use crate::traffic::copied::is_copied;
+use crate::domain::{Object, Weights};
+use crate::rollout::objects::TOOLKIT_ANNOTATIONS;
+use crate::traffic::copied::{canary_ingress, is_copied};
 use crate::traffic::routed::{Refusal, is_ab};
 
-const API_VERSION: &str = "networking.k8s.io/v1";
 /// The share that was asked for in an A/B test, when it is neither none nor all: NGINX knows only on and off there.
 const ASKED: &str = "serin.dev/canary-weight";
-
-/// Keys of the user's Ingress and of the canary Ingress. Whatever version `ingressRef` names, v1 is used.
-///
-/// # Errors
-/// `Unsupported` when the canary names no Ingress.
-pub(super) fn keys(canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
-    let reference = canary.spec.ingress_ref.as_ref().map(|reference| reference.name.as_str());
-    let Some(name) = reference.filter(|name| !name.is_empty()) else {
-        return Err(Refusal::Unsupported("ingressRef is missing: provider nginx needs an Ingress".to_owned()));
-    };
-    let key = |name: &str| ObjectKey::namespaced(API_VERSION, "Ingress", &canary.key.namespace, name);
-    Ok((key(name), key(&format!("{name}-canary"))))
-}
 
 /// The canary Ingress as it should be; `prefix` is that of NGINX's annotations.
 ///
@@ -63,17 +49,7 @@ pub(super) fn desired(user: &Object, canary: &CanaryView, weights: Weights, pref
         }
     };
     annotations.insert(format!("{own}-weight"), weight.to_string());
-    let mut metadata = json!({
-        "name": format!("{}-canary", user.name()),
-        "namespace": canary.key.namespace,
-        "annotations": annotations,
-        "ownerReferences": [owner_reference(canary)],
-    });
-    let labels: BTreeMap<String, String> = user.labels().into_iter().filter(|(key, _)| is_copied(key)).collect();
-    if !labels.is_empty() {
-        metadata["labels"] = json!(labels);
-    }
-    Ok(Object(json!({"apiVersion": API_VERSION, "kind": "Ingress", "metadata": metadata, "spec": spec})))
+    Ok(canary_ingress(user, canary, &annotations, spec))
 }
 
 /// Points every backend of the apex Service at the canary's; whether there was one. NGINX divides the paths of a canary

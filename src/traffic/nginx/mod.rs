@@ -52,7 +52,7 @@ pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
 
 impl Copy for CanaryIngress {
     fn keys(&self, canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
-        ingress::keys(canary)
+        copied::ingress_keys(canary, "nginx")
     }
 
     /// In Flagger's words.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
+use super::super::copied::ingress_keys;
 use super::{PREFIX, ingress, refused, router};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
@@ -184,7 +185,7 @@ async fn a_share_of_an_ab_test_is_remembered() {
     router.set(&canary, Weights::canary(100)).await.unwrap();
     let edited = testing(json!([{"headers": {"x-canary": {"exact": "insider"}}}]));
     router.reconcile(&edited).await.unwrap();
-    let (_, key) = ingress::keys(&plain()).unwrap();
+    let (_, key) = ingress_keys(&plain(), "nginx").unwrap();
     let live = cluster.peek(&key).unwrap();
     assert_eq!(
         about(&live),
@@ -240,7 +241,7 @@ async fn q02_a_changed_ingress_is_followed_without_touching_the_weights() {
     router.set(&plain(), Weights::canary(40)).await.unwrap();
     cluster.seed(users(json!({"a": "b"}), json!([path("/v2", "podinfo")])));
     router.reconcile(&plain()).await.unwrap();
-    let (_, key) = ingress::keys(&plain()).unwrap();
+    let (_, key) = ingress_keys(&plain(), "nginx").unwrap();
     let live = cluster.peek(&key).unwrap();
     assert_eq!(live.str("/spec/rules/0/http/paths/0/path"), "/v2");
     assert_eq!((live.annotation("a"), live.annotation("example.com/note")), (Some("b"), None));
@@ -254,7 +255,7 @@ async fn conformance() {
     conforms(Case {
         router: &router(cluster.clone(), None),
         cluster,
-        route: ingress::keys(&plain()).unwrap().1,
+        route: ingress_keys(&plain(), "nginx").unwrap().1,
         own_fields: json!({}),
         users: None,
         deletes: false,

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::api::canary::CanaryView;
-use crate::domain::{Object, ObjectKey, Weights, canonical_json};
-use crate::rollout::objects::owner_reference;
-use crate::traffic::copied::is_copied;
+use crate::domain::{Object, Weights, canonical_json};
+use crate::traffic::copied::{canary_ingress, is_copied};
 use crate::traffic::routed::{Refusal, unhonoured};
 
 /// Weights of the backends that share a host and path: `{"SERVICE": WEIGHT}`.
@@ -22,20 +21,6 @@ const PREDICATE: &str = "zalando.org/skipper-predicate";
 const FIRST: &str = "Weight(100)";
 /// Takes the canary Ingress out of service: requests reach the primary by the user's Ingress and the apex Service.
 const NEVER: &str = "False()";
-const API_VERSION: &str = "networking.k8s.io/v1";
-
-/// Keys of the user's Ingress and of the canary Ingress. Whatever version `ingressRef` names, v1 is used.
-///
-/// # Errors
-/// `Unsupported` when the canary names no Ingress.
-pub(super) fn keys(canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
-    let reference = canary.spec.ingress_ref.as_ref().map(|reference| reference.name.as_str());
-    let Some(name) = reference.filter(|name| !name.is_empty()) else {
-        return Err(Refusal::Unsupported("ingressRef is missing: provider skipper needs an Ingress".to_owned()));
-    };
-    let key = |name: &str| ObjectKey::namespaced(API_VERSION, "Ingress", &canary.key.namespace, name);
-    Ok((key(name), key(&format!("{name}-canary"))))
-}
 
 /// The canary Ingress as it should be. `serving` says whether it takes the requests, or leaves them to the user's Ingress.
 ///
@@ -68,17 +53,7 @@ pub(super) fn desired(apex: &Object, canary: &CanaryView, weights: Weights, serv
     let first = if serving { FIRST } else { NEVER };
     let predicates: Vec<&str> = [first].into_iter().chain(predicates.iter().map(String::as_str)).collect();
     annotations.insert(PREDICATE.to_owned(), predicates.join(" && "));
-    let mut metadata = json!({
-        "name": format!("{}-canary", apex.name()),
-        "namespace": canary.key.namespace,
-        "annotations": annotations,
-        "ownerReferences": [owner_reference(canary)],
-    });
-    let labels: BTreeMap<String, String> = apex.labels().into_iter().filter(|(key, _)| is_copied(key)).collect();
-    if !labels.is_empty() {
-        metadata["labels"] = json!(labels);
-    }
-    Ok(Object(json!({"apiVersion": API_VERSION, "kind": "Ingress", "metadata": metadata, "spec": spec})))
+    Ok(canary_ingress(apex, canary, &annotations, spec))
 }
 
 /// The predicates of an annotation, without the two that are ours.

@@ -36,7 +36,7 @@ pub(super) fn refused(canary: &CanaryView) -> Option<String> {
 
 impl Copy for CanaryIngress {
     fn keys(&self, canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
-        ingress::keys(canary)
+        copied::ingress_keys(canary, "skipper")
     }
 
     fn missing(&self, user: &ObjectKey) -> String {

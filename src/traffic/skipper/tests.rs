@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
+use super::super::copied::ingress_keys;
 use super::{ingress, router};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
@@ -92,7 +93,7 @@ async fn the_ingress_serves_while_the_canary_has_weight() {
     let cluster = Arc::new(MemoryCluster::default());
     cluster.seed(plain_users());
     let router = router(cluster.clone());
-    let (_, key) = ingress::keys(&plain()).unwrap();
+    let (_, key) = ingress_keys(&plain(), "skipper").unwrap();
     let predicate = || annotation(&cluster.peek(&key).unwrap(), "skipper-predicate");
     router.reconcile(&plain()).await.unwrap();
     assert_eq!(predicate(), "Weight(100)");
@@ -115,7 +116,7 @@ async fn q02_a_changed_ingress_is_followed_without_touching_the_weights() {
     router.set(&plain(), Weights::canary(40)).await.unwrap();
     cluster.seed(users(json!({"a": "b"}), json!([path("/v2", "podinfo")])));
     router.reconcile(&plain()).await.unwrap();
-    let (_, key) = ingress::keys(&plain()).unwrap();
+    let (_, key) = ingress_keys(&plain(), "skipper").unwrap();
     let live = cluster.peek(&key).unwrap();
     assert_eq!(live.str("/spec/rules/0/http/paths/1/path"), "/v2");
     assert_eq!((live.annotation("a"), live.annotation("example.com/note")), (Some("b"), None));
@@ -138,7 +139,7 @@ async fn what_is_missing_or_in_the_way_is_named() {
     bare.0["metadata"].as_object_mut().unwrap().remove("annotations");
     cluster.seed(bare);
     router.reconcile(&plain()).await.unwrap();
-    let (_, key) = ingress::keys(&plain()).unwrap();
+    let (_, key) = ingress_keys(&plain(), "skipper").unwrap();
     cluster.remove(&key);
     let mut foreign = plain_users();
     foreign.0["metadata"]["name"] = json!("podinfo-canary");
@@ -176,7 +177,7 @@ async fn conformance() {
     conforms(Case {
         router: &router(cluster.clone()),
         cluster,
-        route: ingress::keys(&plain()).unwrap().1,
+        route: ingress_keys(&plain(), "skipper").unwrap().1,
         own_fields: json!({}),
         users: None,
         deletes: true,

@@ -32,10 +32,6 @@ pub(super) fn desired(
     mesh: Option<&str>,
     weights: Weights,
 ) -> Result<Object, Refusal> {
-    if weights.primary == 0 && weights.canary == 0 {
-        let message = format!("{}: weights 0/0 leave traffic nowhere to go", key(canary, version));
-        return Err(Refusal::Unsupported(message));
-    }
     let owned = live.is_none_or(|live| is_controlled_by(live, canary));
     let mut metadata = json!({"name": canary.spec.apex_name(), "namespace": canary.key.namespace});
     if owned {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::divided::percent;
 use super::routed::{self, Refusal, Route, Routed, metadata, unhonoured, without_ab};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
@@ -61,10 +62,6 @@ impl Route for TraefikService {
 
     fn desired(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
         without_ab(canary, "provider traefik")?;
-        if weights.primary == 0 && weights.canary == 0 {
-            let message = format!("{}: weights 0/0 leave traffic nowhere to go", self.key(canary));
-            return Err(Refusal::Unsupported(message));
-        }
         let owned = live.is_none_or(|live| is_controlled_by(live, canary));
         let mut originals = BTreeMap::new();
         if let (false, Some(live)) = (owned, live) {
@@ -114,11 +111,10 @@ impl Route for TraefikService {
                 _ => return unusable("has a weight that is no number".to_owned()),
             },
         };
-        let total = of_primary.saturating_add(of_canary);
-        let Some(percent) = of_canary.saturating_mul(100).saturating_add(total / 2).checked_div(total) else {
-            return unusable(format!("has weight 0 for both {primary} and {candidate}"));
-        };
-        Ok(Some(Weights::canary(u8::try_from(percent).unwrap_or(100))))
+        match percent(of_primary, of_canary) {
+            Some(percent) => Ok(Some(Weights::canary(percent))),
+            None => unusable(format!("has weight 0 for both {primary} and {candidate}")),
+        }
     }
 
     fn restored(&self, live: &Object, _: &CanaryView) -> Option<Object> {
