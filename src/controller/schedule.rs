@@ -3,6 +3,7 @@
 //! A canary at rest has no due time: it costs nothing until one of its objects changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -15,12 +16,30 @@ fn identity(key: &ObjectKey) -> Identity {
     (key.gvk.group.clone(), key.gvk.kind.clone(), key.namespace.clone(), key.name.clone())
 }
 
+/// How many ticks run at the same time. Each holds what it has read, about 100 KiB, and a thousand may be due at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Ticks that are not slow.
+    quick: usize,
+    /// All ticks.
+    all: usize,
+    /// From when on a tick is slow: it waits for a hook or a metrics server, and keeps no other canary waiting.
+    slow: Duration,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { quick: 48, all: 512, slow: Duration::from_secs(1) }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     due: Option<Timestamp>,
     /// A change came while the tick was running: look again when it ends.
     dirty: bool,
-    running: bool,
+    /// When the tick that is running began.
+    running: Option<Timestamp>,
     /// Whether a change of an object brings the next look forward; not while an analysis paces itself.
     at_rest: bool,
     objects: BTreeSet<Identity>,
@@ -45,6 +64,9 @@ pub(crate) struct Schedule {
     slots: BTreeMap<CanaryKey, Slot>,
     /// The due times of all slots that have one. A slot whose tick is running has none.
     times: BTreeSet<(Timestamp, CanaryKey)>,
+    /// When the ticks that are running began.
+    running: BTreeSet<(Timestamp, CanaryKey)>,
+    room: Room,
     by_object: HashMap<Identity, BTreeSet<CanaryKey>>,
 }
 
@@ -53,7 +75,7 @@ impl Schedule {
     /// analysis is found to be under way, which paces itself.
     pub(crate) fn due(&mut self, canary: &CanaryKey, at: Timestamp) {
         let slot = self.slots.entry(canary.clone()).or_default();
-        if slot.running {
+        if slot.running.is_some() {
             // It is looking; should it come to rest it looks again. A run under way keeps its pace.
             slot.dirty = true;
             return;
@@ -64,7 +86,8 @@ impl Schedule {
     /// Somebody wants the canary looked at: now when it is at rest or not known, never before its time when an analysis or
     /// a rollback paces itself.
     pub(crate) fn look(&mut self, canary: &CanaryKey, now: Timestamp) {
-        let paced = self.slots.get(canary).is_some_and(|slot| !slot.running && !slot.at_rest && slot.due.is_some());
+        let paced =
+            self.slots.get(canary).is_some_and(|slot| slot.running.is_none() && !slot.at_rest && slot.due.is_some());
         if !paced {
             self.due(canary, now);
         }
@@ -85,7 +108,7 @@ impl Schedule {
         let canaries = self.by_object.get(&identity(key)).cloned().unwrap_or_default();
         for canary in canaries {
             match self.slots.get_mut(&canary) {
-                Some(slot) if slot.running => slot.dirty = true,
+                Some(slot) if slot.running.is_some() => slot.dirty = true,
                 Some(slot) if slot.at_rest => {
                     slot.set(&mut self.times, &canary, Some(slot.due.map_or(now, |due| due.min(now))));
                 }
@@ -94,23 +117,39 @@ impl Schedule {
         }
     }
 
-    /// The canaries that are due and not running, `room` of them at most and those first that have been due for longest,
-    /// marked as running from now on.
-    pub(crate) fn take_due(&mut self, now: Timestamp, room: usize) -> Vec<(CanaryKey, Timestamp)> {
+    /// The canaries that are due and not running, as many as there is [`Room`] for and those first that have been due for
+    /// longest, marked as running from now on.
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<(CanaryKey, Timestamp)> {
+        let room = self.room.quick.saturating_sub(self.quick(now).count());
+        let room = room.min(self.room.all.saturating_sub(self.running.len()));
         let mut taken = Vec::new();
         while taken.len() < room
             && let Some((due, canary)) = self.times.first().filter(|(due, _)| *due <= now).cloned()
         {
             self.times.pop_first();
             if let Some(slot) = self.slots.get_mut(&canary) {
-                slot.running = true;
+                slot.running = Some(now);
                 slot.dirty = false;
                 slot.due = None;
+                self.running.insert((now, canary.clone()));
                 taken.push((canary, due));
             }
         }
         taken.sort();
         taken
+    }
+
+    /// The ticks that are running and not slow, with the time when they began.
+    fn quick(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let slow = self.room.slow;
+        self.running.iter().rev().map(|(began, _)| *began).take_while(move |began| now < *began + slow)
+    }
+
+    fn ended(&mut self, canary: &CanaryKey) {
+        let began = self.slots.get_mut(canary).and_then(|slot| slot.running.take());
+        if let Some(began) = began {
+            self.running.remove(&(began, canary.clone()));
+        }
     }
 
     /// The tick of a canary has ended: its next due time (`None`: at rest), and the objects that it depends on.
@@ -121,8 +160,8 @@ impl Schedule {
         objects: &[ObjectKey],
         now: Timestamp,
     ) {
+        self.ended(canary);
         let Some(slot) = self.slots.get_mut(canary) else { return };
-        slot.running = false;
         slot.at_rest = next.is_none();
         slot.set(&mut self.times, canary, if slot.dirty && slot.at_rest { Some(now) } else { next });
         let objects: BTreeSet<Identity> = objects.iter().map(identity).collect();
@@ -139,6 +178,7 @@ impl Schedule {
 
     /// Forgets a canary that is gone.
     pub(crate) fn forget(&mut self, canary: &CanaryKey) {
+        self.ended(canary);
         if let Some(mut slot) = self.slots.remove(canary) {
             slot.set(&mut self.times, canary, None);
             for object in slot.objects {
@@ -152,9 +192,16 @@ impl Schedule {
         }
     }
 
-    /// The earliest due time of a canary that is not running.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.times.first().map(|(due, _)| *due)
+    /// When the next tick may begin, if no other ends before: the earliest due time of a canary that is not running, or the
+    /// time when one that is running becomes slow and makes room.
+    pub(crate) fn next_begin(&self, now: Timestamp) -> Option<Timestamp> {
+        let (due, _) = self.times.first()?;
+        if self.running.len() >= self.room.all {
+            return None;
+        }
+        let (quick, oldest) = self.quick(now).fold((0, None), |(quick, _), began| (quick + 1, Some(began)));
+        let slow = oldest.filter(|_| quick >= self.room.quick).map(|began| began + self.room.slow);
+        Some(slow.map_or(*due, |slow| slow.max(*due)))
     }
 }
 
@@ -166,6 +213,10 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn next(schedule: &Schedule) -> Option<Timestamp> {
+        schedule.next_begin(at(0))
+    }
+
     fn target() -> ObjectKey {
         ObjectKey::namespaced("apps/v1", "Deployment", "shop", "web")
     }
@@ -175,13 +226,13 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        assert_eq!(schedule.take_due(at(0), 9), [(web.clone(), at(0))]);
+        assert_eq!(schedule.take_due(at(0)), [(web.clone(), at(0))]);
         schedule.finished(&web, None, &[target()], at(1));
-        assert_eq!(schedule.next_due(), None);
+        assert_eq!(next(&schedule), None);
         schedule.changed(&ObjectKey::namespaced("apps/v1beta1", "Deployment", "shop", "web"), at(5));
-        assert_eq!(schedule.next_due(), Some(at(5)), "the version it was read in does not matter");
+        assert_eq!(next(&schedule), Some(at(5)), "the version it was read in does not matter");
         schedule.changed(&ObjectKey::namespaced("apps/v1", "Deployment", "shop", "other"), at(2));
-        assert_eq!(schedule.next_due(), Some(at(5)));
+        assert_eq!(next(&schedule), Some(at(5)));
     }
 
     #[test]
@@ -189,10 +240,10 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0), 9);
+        schedule.take_due(at(0));
         schedule.finished(&web, Some(at(10)), &[target()], at(0));
         schedule.changed(&target(), at(3));
-        assert_eq!(schedule.next_due(), Some(at(10)));
+        assert_eq!(next(&schedule), Some(at(10)));
     }
 
     #[test]
@@ -200,30 +251,39 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0), 9);
+        schedule.take_due(at(0));
         schedule.look(&web, at(0));
         schedule.finished(&web, Some(at(10)), &[target()], at(0));
-        assert_eq!(schedule.next_due(), Some(at(10)));
+        assert_eq!(next(&schedule), Some(at(10)));
         schedule.look(&web, at(3));
-        assert_eq!(schedule.next_due(), Some(at(10)));
-        assert_eq!(schedule.take_due(at(10), 9).len(), 1);
+        assert_eq!(next(&schedule), Some(at(10)));
+        assert_eq!(schedule.take_due(at(10)).len(), 1);
         schedule.finished(&web, None, &[target()], at(10));
         schedule.look(&web, at(11));
-        assert_eq!(schedule.next_due(), Some(at(11)), "at rest");
+        assert_eq!(next(&schedule), Some(at(11)), "at rest");
     }
 
     #[test]
     fn no_more_are_taken_than_there_is_room_for_and_the_longest_due_come_first() {
-        let mut schedule = Schedule::default();
-        let canaries = ["a", "b", "c"].map(|name| CanaryKey::new("shop", name));
-        for (canary, second) in canaries.iter().zip([2, 0, 1]) {
+        let mut schedule =
+            Schedule { room: Room { quick: 2, all: 3, slow: Duration::from_secs(4) }, ..Schedule::default() };
+        let canaries = ["a", "b", "c", "d"].map(|name| CanaryKey::new("shop", name));
+        for (canary, second) in canaries.iter().zip([2, 0, 1, 3]) {
             schedule.due(canary, at(second));
         }
-        let [a, b, c] = canaries;
-        assert_eq!(schedule.take_due(at(5), 0), []);
-        assert_eq!(schedule.take_due(at(5), 2), [(b, at(0)), (c, at(1))]);
-        assert_eq!(schedule.next_due(), Some(at(2)), "it stays due");
-        assert_eq!(schedule.take_due(at(5), 2), [(a, at(2))]);
+        let [a, b, c, d] = canaries;
+        assert_eq!(schedule.take_due(at(5)), [(b.clone(), at(0)), (c.clone(), at(1))]);
+        assert_eq!(schedule.take_due(at(8)), []);
+        assert_eq!(schedule.next_begin(at(8)), Some(at(9)), "when the two become slow");
+        schedule.finished(&b, Some(at(30)), &[], at(8));
+        assert_eq!(schedule.next_begin(at(8)), Some(at(2)), "it stays due");
+        assert_eq!(schedule.take_due(at(8)), [(a, at(2))]);
+        assert_eq!(schedule.take_due(at(9)), [(d, at(3))], "what is slow keeps nobody waiting");
+        schedule.due(&CanaryKey::new("shop", "e"), at(4));
+        assert_eq!(schedule.take_due(at(20)), [], "within limits");
+        assert_eq!(schedule.next_begin(at(20)), None);
+        schedule.forget(&c);
+        assert_eq!(schedule.take_due(at(20)).len(), 1);
     }
 
     #[test]
@@ -231,19 +291,19 @@ mod tests {
         let mut schedule = Schedule::default();
         let web = CanaryKey::new("shop", "web");
         schedule.due(&web, at(0));
-        schedule.take_due(at(0), 9);
+        schedule.take_due(at(0));
         schedule.finished(&web, None, &[target()], at(0));
         schedule.changed(&target(), at(1));
-        assert_eq!(schedule.take_due(at(1), 9).len(), 1);
+        assert_eq!(schedule.take_due(at(1)).len(), 1);
         schedule.changed(&target(), at(1));
         schedule.due(&web, at(1));
-        assert_eq!(schedule.take_due(at(1), 9), [], "it is running");
+        assert_eq!(schedule.take_due(at(1)), [], "it is running");
         schedule.finished(&web, None, &[target()], at(2));
-        assert_eq!(schedule.take_due(at(2), 9).len(), 1, "the change is looked at");
+        assert_eq!(schedule.take_due(at(2)).len(), 1, "the change is looked at");
         schedule.finished(&web, None, &[target()], at(3));
-        assert_eq!(schedule.next_due(), None);
+        assert_eq!(next(&schedule), None);
         schedule.forget(&web);
         schedule.changed(&target(), at(4));
-        assert_eq!(schedule.next_due(), None);
+        assert_eq!(next(&schedule), None);
     }
 }

@@ -41,9 +41,6 @@ use background::Background;
 use observe::Scene;
 pub(crate) use observe::target_key;
 
-/// Ticks that run at the same time: enough for hundreds that wait for slow hooks, few enough for what each of them holds in
-/// memory when a thousand canaries are due at once.
-const CONCURRENT_TICKS: usize = 256;
 /// Questions of one tick: each is asked once, so a longer chain is a defect that must not spin.
 const QUESTIONS: usize = 64;
 /// When a tick failed by no fault of the canary, it is tried again after this time.
@@ -121,7 +118,7 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
             while ticks.next().await.is_some() {}
             return;
         }
-        for (canary, due) in schedule.take_due(now, CONCURRENT_TICKS - ticks.len()) {
+        for (canary, due) in schedule.take_due(now) {
             let context = context.clone();
             ticks.push(Box::pin(async move {
                 let ticked = caught("a tick of a canary", tick(&context, canary.clone(), due)).await;
@@ -132,7 +129,7 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
                 })
             }));
         }
-        let wake = schedule.next_due().filter(|_| ticks.len() < CONCURRENT_TICKS).unwrap_or(Timestamp::MAX);
+        let wake = schedule.next_begin(now).unwrap_or(Timestamp::MAX);
         let wake = all.map_or(wake, |all| wake.min(all));
         tokio::select! {
             biased;
