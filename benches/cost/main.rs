@@ -8,9 +8,7 @@
     reason = "a bench measures time of the real world and prints what it measured"
 )]
 
-mod apart;
-mod program;
-mod questions;
+mod process;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,8 +35,6 @@ const ALL: &[Measurement] = &[
     ("day", "a day-long canary through the whole daemon", canary_day),
     ("canaries", "1,000 idle canaries in the sandbox", idle_canaries),
     ("applications", "1,000 applications of four objects from one repository", applications),
-    ("apart-canaries", "1,000 canaries, the daemon in a process of its own, in real time", apart::canaries),
-    ("apart-applications", "1,000 applications, the daemon in a process of its own", apart::applications),
 ];
 
 fn main() -> ExitCode {
@@ -67,14 +63,14 @@ fn report(what: &str, value: impl std::fmt::Display) {
 }
 
 fn report_memory(what: &str) -> f64 {
-    let program::Memory { now, highest } = program::memory(std::process::id());
+    let process::Memory { now, highest } = process::memory(std::process::id());
     report(&format!("memory, {what}"), format_args!("{now:.0} MiB (highest so far {highest:.0} MiB)"));
     now
 }
 
 /// Seconds of processor time of this process.
 fn processor() -> f64 {
-    program::processor(std::process::id())
+    process::processor(std::process::id())
 }
 
 fn canary_object(namespace: &str, name: &str, interval: &str, step: u32) -> String {

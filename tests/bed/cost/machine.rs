@@ -19,7 +19,7 @@ fn busy() -> f64 {
 fn ours() -> BTreeMap<u32, f64> {
     let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
-    ids.map(|id| (id, super::program::processor(id))).collect()
+    ids.map(|id| (id, super::process::processor(id))).collect()
 }
 
 /// Begins to look at the machine.

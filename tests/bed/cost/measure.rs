@@ -15,7 +15,7 @@ use super::crowd::Crowd;
 use super::figures::{Applications, Canaries, INTERVAL, Late, Setting, Window};
 use super::machine::{Machine, forget_highest};
 use super::objects::{self, Progress};
-use super::program::Meter;
+use super::process::{Memory, memory, processor};
 use super::programs::{Program, Settings};
 use super::questions::Questions;
 use crate::process::{Process, output};
@@ -70,7 +70,7 @@ struct Open<'a> {
     process: u32,
     from: u64,
     began: Instant,
-    meter: Meter,
+    processor: f64,
     machine: Machine,
 }
 
@@ -78,14 +78,14 @@ impl<'a> Open<'a> {
     fn begin(bed: &'a Bed, process: u32) -> anyhow::Result<Self> {
         forget_highest(process);
         let from = end(&bed.control_plane()?.audit_log())?;
-        let (meter, machine) = (Meter::start(process), Machine::look());
-        Ok(Self { bed, process, from, began: Instant::now(), meter, machine })
+        let (processor, machine) = (processor(process), Machine::look());
+        Ok(Self { bed, process, from, began: Instant::now(), processor, machine })
     }
 
     /// Ends it. The log is read later, because that takes time in which the program goes on.
     fn close(self) -> anyhow::Result<Closed> {
         let log = self.bed.control_plane()?.audit_log();
-        let (to, usage) = (end(&log)?, self.meter.stop());
+        let (to, Memory { now, highest }) = (end(&log)?, memory(self.process));
         let (others, seconds) = (self.machine.others(), self.began.elapsed().as_secs_f64());
         if !Path::new(&format!("/proc/{}", self.process)).exists() {
             bail!("the program has ended");
@@ -93,9 +93,9 @@ impl<'a> Open<'a> {
         let window = Window {
             seconds,
             requests: Tally::default(),
-            processor: usage.seconds,
-            memory: usage.memory.now,
-            highest: usage.memory.highest,
+            processor: processor(self.process) - self.processor,
+            memory: now,
+            highest,
             others,
         };
         Ok(Closed { log, from: self.from, to, window })
@@ -214,12 +214,13 @@ pub(super) async fn applications(
         Ok(())
     });
     all.await?;
+    let Memory { now, highest } = memory(id(&process));
     let applying = Window {
         seconds: began.elapsed().as_secs_f64(),
         requests: asked(&bed.control_plane()?.audit_log(), from, u64::MAX, &Program::Serin.user())?,
-        processor: super::program::processor(id(&process)),
-        memory: super::program::memory(id(&process)).now,
-        highest: super::program::memory(id(&process)).highest,
+        processor: processor(id(&process)),
+        memory: now,
+        highest,
         others: machine.others(),
     };
     println!("  {many} applications: applied in {:.1} s", applying.seconds);

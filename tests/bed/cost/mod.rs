@@ -11,13 +11,10 @@ mod machine;
 mod measure;
 mod objects;
 mod programs;
-
-#[path = "../../../benches/cost/program.rs"]
-#[expect(dead_code, reason = "the bed starts its processes itself")]
-mod program;
-#[path = "../../../benches/cost/questions.rs"]
-#[expect(dead_code, reason = "the bed counts in seconds")]
 mod questions;
+
+#[path = "../../../benches/cost/process.rs"]
+mod process;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

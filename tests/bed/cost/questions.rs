@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 /// When each canary's success rate was asked for.
 #[derive(Clone, Default)]
-pub(crate) struct Questions(Arc<Mutex<BTreeMap<String, Vec<Instant>>>>);
+pub(super) struct Questions(Arc<Mutex<BTreeMap<String, Vec<Instant>>>>);
 
 impl Questions {
     /// Serves on a port of the loopback interface until the runtime ends; with the address.
-    pub(crate) async fn serve() -> std::io::Result<(Self, String)> {
+    pub(super) async fn serve() -> std::io::Result<(Self, String)> {
         let questions = Self::default();
         let router = Router::new().fallback(any(answer)).with_state(questions.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -26,7 +26,7 @@ impl Questions {
     }
 
     /// Forgets what was asked so far.
-    pub(crate) fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -35,26 +35,20 @@ impl Questions {
     }
 
     /// How long ticks have been due by now that have not come, of all canaries of which there was one.
-    pub(crate) fn overdue(&self, interval: Duration) -> Vec<Duration> {
+    pub(super) fn overdue(&self, interval: Duration) -> Vec<Duration> {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = asked.values().filter_map(|times| times.last()).map(Instant::elapsed);
         open.filter(|open| *open > interval).map(|open| open.saturating_sub(interval)).collect()
     }
 
     /// How much longer than `interval` it took from tick to tick, of all canaries, in ascending order.
-    pub(crate) fn lateness(&self, interval: Duration) -> Vec<Duration> {
+    pub(super) fn lateness(&self, interval: Duration) -> Vec<Duration> {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let gaps = asked.values().flat_map(|times| times.windows(2).map(|pair| pair[1].duration_since(pair[0])));
         let mut late: Vec<Duration> = gaps.map(|gap| gap.saturating_sub(interval)).collect();
         late.sort();
         late
     }
-}
-
-/// The value at a percentile of sorted values.
-pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(at).copied().unwrap_or_default()
 }
 
 async fn answer(State(questions): State<Questions>, RawQuery(query): RawQuery, body: String) -> Json<Value> {
