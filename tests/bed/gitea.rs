@@ -117,7 +117,16 @@ impl Gitea {
 
     /// Makes a private repository with one commit, to which serin's user may push.
     pub(crate) async fn repository(&self, name: &str) -> anyhow::Result<Repository<'_>> {
-        let wanted = json!({"name": name, "private": true, "auto_init": true, "default_branch": "main"});
+        self.make(name, true).await
+    }
+
+    /// The same without a commit.
+    pub(crate) async fn empty_repository(&self, name: &str) -> anyhow::Result<Repository<'_>> {
+        self.make(name, false).await
+    }
+
+    async fn make(&self, name: &str, init: bool) -> anyhow::Result<Repository<'_>> {
+        let wanted = json!({"name": name, "private": true, "auto_init": init, "default_branch": "main"});
         self.ask(Method::POST, &format!("orgs/{OWNER}/repos"), Some(wanted)).await?;
         let right = json!({"permission": "write"});
         self.ask(Method::PUT, &format!("repos/{OWNER}/{name}/collaborators/{ROBOT}"), Some(right)).await?;
@@ -166,6 +175,11 @@ impl Repository<'_> {
     /// The address by which it is cloned on the node.
     pub(crate) fn url(&self) -> String {
         format!("{ADDRESS}/{OWNER}/{}.git", self.name)
+    }
+
+    /// The same for a person, with name and password.
+    pub(crate) fn url_of_a_person(&self) -> String {
+        self.url().replace("://", &format!("://{PERSON}:{PASSWORD}@"))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
@@ -217,6 +231,13 @@ impl Repository<'_> {
     /// Nobody may push to `main` any more; merging is allowed.
     pub(crate) async fn protect(&self) -> anyhow::Result<()> {
         let rule = json!({"rule_name": "main", "enable_push": false});
+        self.ask(Method::POST, "branch_protections", Some(rule)).await.map(drop)
+    }
+
+    /// Nobody but the person may push to `main` any more.
+    pub(crate) async fn protect_from_others(&self) -> anyhow::Result<()> {
+        let rule = json!({"rule_name": "main", "enable_push": true, "enable_push_whitelist": true,
+            "push_whitelist_usernames": [PERSON]});
         self.ask(Method::POST, "branch_protections", Some(rule)).await.map(drop)
     }
 

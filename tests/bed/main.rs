@@ -12,8 +12,10 @@
 )]
 
 mod compare;
+mod conformance;
 mod control_plane;
 mod cost;
+mod crowd;
 mod gateway;
 mod gitea;
 mod install;
@@ -26,25 +28,18 @@ mod prometheus;
 mod runner;
 mod serin;
 mod skipper;
+mod stories;
 mod suites;
 mod world;
 
-// The recorder of the conformance suite: what it takes from a cluster is the same here.
-#[path = "../conformance/api.rs"]
 #[expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     dead_code,
-    reason = "a harness; the bed only watches"
+    reason = "a harness that it shares with the conformance suite, where a scenario that cannot be played stops its test"
 )]
-mod api;
-#[path = "../conformance/canon.rs"]
-#[expect(clippy::unwrap_used, dead_code, reason = "a harness; the bed does not ask who wrote")]
-mod canon;
-#[path = "../conformance/log.rs"]
-#[expect(clippy::unwrap_used, dead_code, reason = "a harness; the bed has no hooks and no steps")]
-mod log;
+mod recorder;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,10 +68,20 @@ enum Command {
     },
     /// Run tests [default command]
     Run(runner::RunArgs),
+    /// Play stories of tests/scenarios on real traffic: those for each run, and those that are kept for asking
+    Stories {
+        /// Stories to play [default: all that the bed can play]
+        names: Vec<String>,
+    },
     /// List the tests
     List,
     /// Measure what serin costs, and Flagger and Argo Rollouts beside it, and write it to docs/performance.md
     Cost(cost::CostArgs),
+    /// Play recorded scenarios of Flagger to serin on a real API server, and compare; minutes for all of them
+    Conformance {
+        /// Parts of names of scenarios [default: all]
+        names: Vec<String>,
+    },
     /// Run the same releases with Flagger and with serin, and write docs/compatibility.md
     Compare {
         /// Stories to play; the page is written when all are [default: all]
@@ -101,12 +106,11 @@ fn main() -> ExitCode {
 async fn obey(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Install { parts } => install::install(&install::named(&parts)?).map(|()| ExitCode::SUCCESS),
-        Command::List => {
-            runner::list();
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::List => runner::list().map(|()| ExitCode::SUCCESS),
+        Command::Stories { names } => runner::stories(&names).await,
         Command::Up { parts } => up(world::Parts::named(&parts)?).await,
         Command::Cost(args) => cost::run(args).await,
+        Command::Conformance { names } => conformance::run(&names).await,
         Command::Compare { names } => compare::run(&names).await,
         Command::Run(args) => runner::run(args).await,
     }

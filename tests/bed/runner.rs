@@ -13,7 +13,7 @@ use futures::future::LocalBoxFuture;
 use futures::stream::{self, StreamExt as _};
 
 use super::world::{Bed, Parts};
-use super::{install, net, suites};
+use super::{install, net, stories, suites};
 
 /// Tests that run at the same time. They mostly wait.
 const AT_ONCE: usize = 6;
@@ -28,23 +28,31 @@ pub(crate) struct Test {
     pub(crate) needs: Parts,
     /// Whether it disturbs others, and therefore runs when no other does.
     pub(crate) alone: bool,
+    /// Whether it runs only when a filter names it.
+    pub(crate) asked: bool,
     /// The test.
-    pub(crate) run: fn(Arc<Bed>) -> LocalBoxFuture<'static, anyhow::Result<()>>,
+    pub(crate) run: Box<dyn Fn(Arc<Bed>) -> LocalBoxFuture<'static, anyhow::Result<()>>>,
 }
 
 impl Test {
     /// A test that keeps to namespaces of its own.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         name: &'static str,
         needs: Parts,
-        run: fn(Arc<Bed>) -> LocalBoxFuture<'static, anyhow::Result<()>>,
+        run: impl Fn(Arc<Bed>) -> LocalBoxFuture<'static, anyhow::Result<()>> + 'static,
     ) -> Self {
-        Self { name, needs, alone: false, run }
+        Self { name, needs, alone: false, asked: false, run: Box::new(run) }
     }
 
     /// The same, with the bed to itself.
-    pub(crate) const fn alone(mut self) -> Self {
+    pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// The same, left out of runs that do not name it.
+    pub(crate) fn when_asked(mut self, asked: bool) -> Self {
+        self.asked = asked;
         self
     }
 }
@@ -68,7 +76,7 @@ pub(crate) const fn short(path: &'static str) -> &'static str {
 
 #[derive(Args, Clone, Default)]
 pub(crate) struct RunArgs {
-    /// Only tests whose names contain this
+    /// Only tests whose names contain this, also those that are kept for asking
     filter: Option<String>,
     /// Use this cluster instead of a bed; tests that need more than its API are skipped
     #[arg(long, value_name = "KUBECONFIG")]
@@ -78,16 +86,28 @@ pub(crate) struct RunArgs {
     keep_logs: Option<PathBuf>,
 }
 
-pub(crate) fn list() {
-    for test in suites::all() {
-        println!("{}", test.name);
+pub(crate) fn list() -> anyhow::Result<()> {
+    for test in suites::all()? {
+        println!("{}{}", test.name, if test.asked { " (when asked)" } else { "" });
     }
+    Ok(())
 }
 
 /// Runs what the filter leaves.
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let chosen = |test: &Test| args.filter.as_ref().is_none_or(|filter| test.name.contains(filter.as_str()));
-    let tests: Vec<Test> = suites::all().into_iter().filter(chosen).collect();
+    let chosen = |test: &Test| args.filter.as_ref().map_or(!test.asked, |filter| test.name.contains(filter.as_str()));
+    let tests = suites::all()?.into_iter().filter(chosen).collect();
+    play(tests, args).await
+}
+
+/// Plays the stories with these names, all of them when there are none.
+pub(crate) async fn stories(names: &[String]) -> anyhow::Result<ExitCode> {
+    let tests = stories::tests()?;
+    let named = |test: &Test| names.is_empty() || names.iter().any(|name| test.name.ends_with(&format!("::{name}")));
+    play(tests.into_iter().filter(named).collect(), RunArgs::default()).await
+}
+
+async fn play(tests: Vec<Test>, args: RunArgs) -> anyhow::Result<ExitCode> {
     if tests.is_empty() {
         return Err(anyhow!("no test has this in its name; `tests/bed/run list` lists them"));
     }

@@ -32,11 +32,17 @@ pub(crate) struct Options {
     pub(crate) provider: &'static str,
     /// The only namespace whose canaries it runs.
     pub(crate) only_namespace: Option<&'static str>,
+    /// The folder of the repository that it applies.
+    pub(crate) path: &'static str,
+    /// The file of values for the templates in it.
+    pub(crate) values: Option<&'static str>,
+    /// The address of the repository, when that is not Gitea's own.
+    pub(crate) url: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { leader_election: true, provider: "contour", only_namespace: None }
+        Self { leader_election: true, provider: "contour", only_namespace: None, path: "apps", values: None, url: None }
     }
 }
 
@@ -132,7 +138,7 @@ impl Serin {
     }
 
     fn configuration(&self, repository: Option<&Repository<'_>>, options: &Options) -> String {
-        let Options { leader_election, provider, only_namespace } = options;
+        let Options { leader_election, provider, only_namespace, .. } = options;
         let (namespace, port) = (&self.namespace, self.port);
         let common = json!({
             "cluster": CLUSTER,
@@ -142,7 +148,7 @@ impl Serin {
             "metricsServer": prometheus::ADDRESS,
             "leaderElection": {"enabled": leader_election, "namespace": namespace, "name": "serin"},
             "canaries": if repository.is_some() { "owned" } else { "all" },
-            "sources": repository.map(source).into_iter().collect::<Vec<_>>(),
+            "sources": repository.map(|repository| source(repository, options)).into_iter().collect::<Vec<_>>(),
         });
         common.to_string()
     }
@@ -175,13 +181,14 @@ impl Serin {
     }
 }
 
-fn source(repository: &Repository<'_>) -> Value {
+fn source(repository: &Repository<'_>, options: &Options) -> Value {
     let token = |file: &str| json!({"file": format!("/etc/serin/credentials/{file}")});
     json!({
         "name": "apps",
-        "url": repository.url(),
+        "url": options.url.clone().unwrap_or_else(|| repository.url()),
         "interval": "2s",
-        "path": "apps",
+        "path": options.path,
+        "values": options.values,
         "auth": {"tokenFrom": token("git-token")},
         "writeBack": {
             "status": {"branch": format!("serin/status/{CLUSTER}")},

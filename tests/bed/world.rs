@@ -170,6 +170,7 @@ impl Bed {
         let kubelet = Kubelet::start(self.admin(), self.folder.join("pods")).await?;
         kubelet.image("ghcr.io/stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
         kubelet.image("stefanprodan/podinfo", install::binary("podinfo", "podinfo")?);
+        kubelet.image("registry.example.com/shop/", install::binary("podinfo", "podinfo")?);
         // A build during the run must not change the daemon under test.
         let (built, ours) = (Path::new(env!("CARGO_BIN_EXE_serin")), self.folder.join("serin"));
         std::fs::hard_link(built, &ours).or_else(|_| std::fs::copy(built, &ours).map(drop))?;

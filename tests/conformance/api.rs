@@ -6,7 +6,7 @@ use kube::Client;
 use kube::core::WatchEvent;
 use serde_json::{Value, json};
 
-use crate::log::Log;
+use super::log::Log;
 
 /// What is watched: API version, plural and kind.
 const WATCHED: &[(&str, &str, &str)] = &[

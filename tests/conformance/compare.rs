@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::recording::{Recording, changes, sorted};
+use super::recording::{Recording, changes, sorted};
 
 /// Writers that are not the controller.
 const OTHERS: [&str; 2] = ["input", "kube-controller-manager"];

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serin::ports::Clock;
 
-use crate::api::Api;
-use crate::log::{Condition, Entry, Log, State};
-use crate::scenario::Scenario;
-use crate::servers::Servers;
+use super::api::Api;
+use super::log::{Condition, Entry, Log, State};
+use super::scenario::Scenario;
+use super::servers::Servers;
 
 /// Between seeing a step's condition and acting: the tick that made it true is over, the next has not begun.
 const SETTLE: Duration = Duration::from_secs(2);

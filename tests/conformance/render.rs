@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::canon::{Names, authors, is_note};
-use crate::log::{Entry, Log, Seen};
-use crate::recording::{Change, EventLine, Recording, changes, samples, sorted};
-use crate::scenario::Scenario;
-use crate::servers::{METRICS, RECEIVER, Servers};
+use super::canon::{Names, authors, is_note};
+use super::log::{Entry, Log, Seen};
+use super::recording::{Change, EventLine, Recording, changes, samples, sorted};
+use super::scenario::Scenario;
+use super::servers::{METRICS, RECEIVER, Servers};
 
 /// A pause longer than this stands as an empty line in the transcript: another tick.
 const PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(4);

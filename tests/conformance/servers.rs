@@ -8,23 +8,25 @@ use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use regex::Regex;
 use serde_json::{Value, json};
-use serin::ports::Clock as _;
-use serin::sim::SimClock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::log::{Entry, Log};
+use super::log::{Entry, Log};
 
 /// Where inputs expect the metrics server and the receiver.
 pub(crate) const METRICS: &str = "127.0.0.1:9095";
 pub(crate) const RECEIVER: &str = "127.0.0.1:9096";
 
+/// How a slow hook lets time pass before it answers.
+pub(crate) type Pause = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
+
 struct Script {
-    clock: Arc<SimClock>,
+    pause: Pause,
     log: Log,
     namespace: String,
     answers: Mutex<BTreeMap<String, Value>>,
@@ -67,13 +69,13 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) async fn start(
         log: Log,
-        clock: &Arc<SimClock>,
+        pause: Pause,
         namespace: &str,
         answers: BTreeMap<String, Value>,
         hooks: BTreeMap<String, Value>,
     ) -> Self {
         let script = Arc::new(Script {
-            clock: clock.clone(),
+            pause,
             log,
             namespace: namespace.to_owned(),
             answers: Mutex::new(answers),
@@ -180,7 +182,7 @@ async fn receive(State(script): State<Arc<Script>>, request: Request) -> Respons
         status: u16::try_from(code).unwrap(),
     });
     if let Some(delay) = answer.get("delay").and_then(Value::as_f64) {
-        script.clock.sleep_within_call(script.clock.now() + Duration::from_secs_f64(delay)).await;
+        (script.pause)(Duration::from_secs_f64(delay)).await;
     }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());

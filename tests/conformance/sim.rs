@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use kube::Client;
 use serde_json::json;
 use serin::ports::Clock;
@@ -17,7 +18,7 @@ use crate::log::Log;
 use crate::recording::Recording;
 use crate::render::render;
 use crate::scenario::Scenario;
-use crate::servers::Servers;
+use crate::servers::{Pause, Servers};
 
 /// An image that no registry has.
 const MISSING_IMAGE: &str = "unknown:1";
@@ -30,7 +31,12 @@ pub(crate) fn play(scenario: &Scenario) -> Recording {
         let clock: Arc<dyn Clock> = sim.clone();
         let log = Log::new(clock.clone());
         let (answers, hooks) = (scenario.first_answers(), scenario.hooks.clone());
-        let servers = Servers::start(log.clone(), &sim, &scenario.name, answers, hooks).await;
+        let asleep = sim.clone();
+        let pause: Pause = Arc::new(move |time| {
+            let clock = asleep.clone();
+            async move { clock.sleep_within_call(clock.now() + time).await }.boxed()
+        });
+        let servers = Servers::start(log.clone(), pause, &scenario.name, answers, hooks).await;
         let (flags, addresses) = (scenario.clone(), servers.addresses());
         let options = BedOptions {
             all_canaries: true,

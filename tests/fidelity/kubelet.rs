@@ -1,10 +1,12 @@
-//! Pods of a node that does not exist: started, ready and ended by a loop, without a process. They name the node
+//! Pods of a node that does not exist: started, ready and ended by who watches them, without a process. They name the node
 //! themselves, so that no scheduler is needed, and a real kubelet leaves them alone.
 
-use std::time::Duration;
+use std::pin::pin;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, ResourceExt as _};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, ResourceExt as _};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use serin::sandbox::workloads::behaviour::BEHAVIOUR;
 
@@ -13,28 +15,26 @@ const NODE: &str = "fidelity";
 /// Plays until it is dropped. A pod whose behaviour says `never-ready` runs and is never ready.
 ///
 /// # Errors
-/// When the pods cannot be listed.
+/// When the watch ends, which it does not.
 pub(crate) async fn play(client: kube::Client) -> anyhow::Result<()> {
-    loop {
-        let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
-        for pod in pods {
-            // Somebody else may have changed it meanwhile: the next round sees that.
-            if let Err(error) = attend(&client, &pod).await {
-                eprintln!("pod {}: {error:#}", pod.name_any());
-            }
+    // Pods for other nodes, or for a scheduler, are somebody else's.
+    let settings = watcher::Config::default().fields(&format!("spec.nodeName={NODE}"));
+    let mut pods = pin!(watcher(Api::<Pod>::all(client.clone()), settings).default_backoff().applied_objects());
+    while let Some(seen) = pods.next().await {
+        // A watch that breaks, as by a compaction, begins again.
+        let Ok(pod) = seen else { continue };
+        // Somebody else may have changed it meanwhile, which is told by another event.
+        if let Err(error) = attend(&client, &pod).await {
+            eprintln!("pod {}: {error:#}", pod.name_any());
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    anyhow::bail!("the watch of pods has ended")
 }
 
 async fn attend(client: &kube::Client, pod: &Pod) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     let name = pod.name_any();
     let spec = pod.spec.clone().unwrap_or_default();
-    // Pods for other nodes, or for a scheduler, are somebody else's.
-    if spec.node_name.as_deref() != Some(NODE) {
-        return Ok(());
-    }
     if pod.metadata.deletion_timestamp.is_some() {
         pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
         return Ok(());

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a story that cannot be read stops its test")]
 
 mod crash;
+mod end;
+mod files;
 mod play;
+#[expect(dead_code, reason = "some fields are for the bed, which shares the format")]
 mod story;
 mod transcript;
 

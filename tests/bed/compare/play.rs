@@ -5,20 +5,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::bail;
-use async_trait::async_trait;
-use jiff::Timestamp;
 use kube::api::{Api, DeleteParams};
 use regex::Regex;
 use serde_json::Value;
 use serin::api::Canary;
-use serin::ports::Clock;
 
 use super::story::Story;
-use crate::api::Api as Recorder;
-use crate::canon::{Names, is_note};
 use crate::gateway;
 use crate::load::Load;
-use crate::log::{Entry, Log};
+use crate::recorder::Wall;
+use crate::recorder::api::Api as Recorder;
+use crate::recorder::canon::{Names, is_note};
+use crate::recorder::log::{Entry, Log};
 use crate::world::{Bed, Limit, eventually};
 
 /// Requests a second.
@@ -43,19 +41,6 @@ pub(crate) struct Seen {
     pub(crate) made: Objects,
     /// Objects at the end of the run.
     pub(crate) left: Objects,
-}
-
-struct Wall;
-
-#[async_trait]
-impl Clock for Wall {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    async fn sleep_until(&self, deadline: Timestamp) {
-        tokio::time::sleep(Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default()).await;
-    }
 }
 
 /// Plays a story in a namespace of its own, which is made.

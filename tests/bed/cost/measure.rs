@@ -11,13 +11,13 @@ use kube::api::ListParams;
 use tokio::process::Command;
 
 use super::audit::Tally;
-use super::crowd::Crowd;
 use super::figures::{Applications, Canaries, INTERVAL, Late, Setting, Window};
 use super::machine::{Machine, forget_highest};
 use super::objects::{self, Progress};
 use super::process::{Memory, memory, processor};
 use super::programs::{Program, Settings};
 use super::questions::Questions;
+use crate::crowd::{Cast, Crowd};
 use crate::process::{Process, output};
 use crate::world::{Bed, Limit, eventually};
 
@@ -126,7 +126,7 @@ pub(super) async fn canaries(
     serin: &Path,
     setting: Setting,
 ) -> anyhow::Result<Canaries> {
-    let _crowd = Crowd::start(bed.admin()).await?;
+    let _crowd = Crowd::start(bed.admin(), Cast::NODE).await?;
     program.install(bed).await?;
     let (questions, prometheus) = Questions::serve().await?;
     let process = program.start(bed, serin, &Settings { prometheus: &prometheus, repository: None }).await?;
@@ -182,7 +182,7 @@ pub(super) async fn applications(
     serin: &Path,
     setting: Setting,
 ) -> anyhow::Result<Applications> {
-    let _crowd = Crowd::start(bed.admin()).await?;
+    let _crowd = Crowd::start(bed.admin(), Cast::NODE).await?;
     Program::Serin.install(bed).await?;
     bed.apply(ACCOUNTS).await?;
     let repository = repository(bed, many).await?;

@@ -5,7 +5,6 @@
 //! kept, so that a table need not be made in one go.
 
 mod audit;
-mod crowd;
 mod figures;
 mod machine;
 mod measure;

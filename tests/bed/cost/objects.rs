@@ -6,8 +6,8 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, pinned_kind};
 use serde_json::{Value, json};
 
-use super::crowd;
 use super::programs::Program;
+use crate::crowd;
 use crate::world::{Bed, Limit, eventually};
 
 /// Requests of the harness that are under way at once.

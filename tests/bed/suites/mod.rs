@@ -8,9 +8,17 @@ mod smoke;
 mod switching;
 
 use super::runner::Test;
+use super::stories;
 
 /// All tests of all suites.
-pub(crate) fn all() -> Vec<Test> {
-    let suites = [smoke::tests(), releases::tests(), disturbances::tests(), switching::tests(), fidelity::tests()];
-    suites.into_iter().flatten().collect()
+pub(crate) fn all() -> anyhow::Result<Vec<Test>> {
+    let suites = [
+        smoke::tests(),
+        stories::tests()?,
+        releases::tests(),
+        disturbances::tests(),
+        switching::tests(),
+        fidelity::tests(),
+    ];
+    Ok(suites.into_iter().flatten().collect())
 }

@@ -17,7 +17,8 @@ use serin::sandbox::traffic::Load;
 use serin::sim::{Bed, BedOptions, Effects, Stop, bed, example};
 use tokio::task::AbortHandle;
 
-use super::play::always;
+use super::end::always;
+use super::play::posted;
 
 /// What the release does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ fn live(story: Story, stops: Vec<Stop>) -> End {
             }
         }
         let effects = lives.effects.done();
-        let mut wrong = always(&bed);
+        let mut wrong = always(&posted(&bed), &bed.remote.log("main"));
         let facts = facts(&bed, story, &mut wrong);
         End { effects, facts, wrong }
     })

@@ -1,7 +1,7 @@
 //! Plays a story: the whole daemon on a bed, people and machines acting on it, the end compared with what is expected.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a story that cannot be played stops its test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,18 +9,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use serin::domain::{CanaryKey, Object, ObjectKey, Sha, parse_duration};
-use serin::ports::{Clock as _, CommitState, HookCall, HookReply, HookRunner};
-use serin::release::{Case, CaseState, Closed, Ledger};
+use serin::ports::{Clock as _, HookCall, HookReply, HookRunner};
+use serin::release::Ledger;
 use serin::sandbox::prometheus::Availability;
 use serin::sandbox::traffic::Load;
 use serin::sim::person::Remote;
-use serin::sim::{Bed, BedOptions, bed, example};
+use serin::sim::{Bed, BedOptions, bed};
 
-use super::story::{Act, Change, Entry, Expect, Server, Story};
+use super::end::{self, End, Posted};
+use super::files::{self, Changed};
+use super::story::{Act, Change, Expect, Server, Story, object_key};
 use super::transcript::{Kind, SeenForge, SeenGit, Transcript};
 use crate::git::git_server::{Fault, HttpServer, On, Repo};
 
-const VALUES: &str = "values/demo.yaml";
 /// How long a step may be waited for.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -45,8 +46,7 @@ pub(crate) fn play(story: &Story) -> String {
             }
         }
         stage.bed.pass(parse_duration(&story.rest).unwrap()).await;
-        let mut wrong = stage.check(&story.expect);
-        wrong.extend(stage.check_always());
+        let wrong = stage.end(&story.expect).check(&story.expect);
         assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), stage.transcript.text());
         stage.transcript.text()
     })
@@ -115,11 +115,8 @@ impl Stage {
         for (app, rate) in &story.load {
             stage.load(app, *rate);
         }
-        let mut files: BTreeMap<String, Option<String>> =
-            example::FILES.iter().map(|(path, text)| ((*path).to_owned(), Some((*text).to_owned()))).collect();
-        change(&mut files, &story.first);
-        files.retain(|_, text| text.is_some());
-        stage.push("Start", None, &files);
+        let files = files::first(story).unwrap();
+        stage.push("Start", None, &files.into_iter().map(|(path, text)| (path, Some(text))).collect());
         stage.start_daemon();
         stage
     }
@@ -149,7 +146,7 @@ impl Stage {
         self.bed.sandbox.traffic.set_load(Load { matching: self.matching, ..load });
     }
 
-    fn push(&self, subject: &str, on: Option<&Sha>, files: &BTreeMap<String, Option<String>>) -> Sha {
+    fn push(&self, subject: &str, on: Option<&Sha>, files: &Changed) -> Sha {
         let list: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_deref())).collect();
         let parent = on.cloned().or_else(|| self.bed.remote.head("main"));
         let sha = self.bed.remote.commit_on("main", parent.as_ref(), subject, &list, self.bed.clock.now()).unwrap();
@@ -158,20 +155,12 @@ impl Stage {
         sha
     }
 
-    /// The only commit with this subject on any branch's line.
     fn commit(&self, subject: &str) -> Sha {
-        let found = self.transcript.commits(subject);
-        assert_eq!(found.len(), 1, "commits named {subject}");
-        found[0].clone()
+        end::commit(&self.transcript.subjects(), subject).unwrap()
     }
 
-    /// Text files of a commit, with the changes of a commit on top: only what changed.
-    fn changed(&self, on: &Sha, wanted: &Change) -> BTreeMap<String, Option<String>> {
-        let before: BTreeMap<_, _> = self.bed.remote.files_at(on).into_iter().map(|(p, t)| (p, Some(t))).collect();
-        let mut after = before.clone();
-        change(&mut after, wanted);
-        after.retain(|path, text| before.get(path) != Some(text));
-        after
+    fn changed(&self, on: &Sha, wanted: &Change) -> Changed {
+        files::changed(&self.bed.remote.files_at(on), wanted).unwrap()
     }
 
     fn holds(&self, when: &str, from: usize) -> bool {
@@ -216,13 +205,7 @@ impl Stage {
             Act::Race(wanted) => self.race(wanted),
             Act::Revert(subject) => {
                 let bad = self.commit(subject);
-                let log = self.bed.remote.log("main");
-                let index = log.iter().position(|(sha, _)| *sha == bad).unwrap();
-                let (before, after) =
-                    (self.bed.remote.files_at(&log[index + 1].0), self.bed.remote.files_at(&log[index].0));
-                let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-                let changed = paths.into_iter().filter(|path| before.get(*path) != after.get(*path));
-                let files = changed.map(|path| (path.clone(), before.get(path).cloned())).collect();
+                let files = files::reverting(&self.bed.remote, &bad).unwrap();
                 let subject = format!("Ada reverts {subject}");
                 say("Ada", format!("pushes {subject}"));
                 self.push(&subject, None, &files);
@@ -253,7 +236,7 @@ impl Stage {
             }
             Act::Delete(object) => {
                 say("Ada", format!("deletes {object}"));
-                self.bed.sandbox.store.delete(&object_key(object)).unwrap();
+                self.bed.sandbox.store.delete(&object_key(object).unwrap()).unwrap();
             }
         }
     }
@@ -275,23 +258,10 @@ impl Stage {
     }
 
     fn patch(&self, object: &str, patch: &Value) {
-        let key = object_key(object);
+        let key = object_key(object).unwrap();
         let mut live = Object::clone(&self.bed.sandbox.store.get(&key).expect("the object"));
         merge(&mut live.0, patch);
         self.bed.sandbox.store.write(live, "kubectl").unwrap();
-    }
-
-    /// A text of an expectation: `{SUBJECT}` stands for the short id of that commit.
-    fn expand(&self, text: &str) -> String {
-        let mut whole = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((subject, after)) = after.split_once('}') else { break };
-            whole += before;
-            whole += self.commit(subject).short();
-            rest = after;
-        }
-        whole + rest
     }
 
     fn ledger(&self) -> Ledger {
@@ -301,181 +271,38 @@ impl Stage {
         Ledger::from_json(&text).unwrap().0
     }
 
-    fn check(&self, expect: &Expect) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let mut compare = |what: String, found: String, want: &str| {
-            if found != want {
-                wrong.push(format!("{what}: found `{found}`, expected `{want}`"));
-            }
+    fn end(&self, expect: &Expect) -> End {
+        let remote = &self.bed.remote;
+        let version = |name: &str| {
+            let live = self.bed.sandbox.store.get(&object_key(&format!("Deployment {name}")).unwrap())?;
+            Some(live.str("/spec/template/spec/containers/0/image").rsplit(':').next()?.to_owned())
         };
-        for (canary, phase) in &expect.phases {
-            let live = self.bed.canary(&key(canary)).map_or("gone".to_owned(), |_| self.bed.phase(&key(canary)));
-            compare(format!("phase of {canary}"), live, phase);
+        let phase = |name: &str| match self.bed.canary(&key(name)) {
+            Some(_) => self.bed.phase(&key(name)),
+            None => "gone".to_owned(),
+        };
+        End {
+            phases: expect.phases.keys().map(|name| (name.clone(), phase(name))).collect(),
+            serving: expect.serving.keys().filter_map(|name| Some((name.clone(), version(name)?))).collect(),
+            log: remote.log("main"),
+            subjects: self.transcript.subjects(),
+            head: remote.files_at(&remote.head("main").unwrap()),
+            restored: expect.tree_of.as_ref().map(|subject| remote.files_at(&self.commit(subject))),
+            branches: remote.branches(),
+            posted: posted(&self.bed),
+            ledger: self.ledger(),
         }
-        for (name, version) in &expect.serving {
-            let live = self.bed.sandbox.store.get(&object_key(&format!("Deployment {name}")));
-            let image = live.map(|live| live.str("/spec/template/spec/containers/0/image").to_owned());
-            let found = image.as_deref().and_then(|image| image.rsplit(':').next()).unwrap_or_default().to_owned();
-            compare(format!("version of {name}"), found, version);
-        }
-        let log = self.bed.remote.log("main");
-        if !expect.log.is_empty() {
-            let found: Vec<_> = log.iter().filter_map(|(_, message)| message.lines().next()).collect();
-            let want: Vec<_> = expect.log.iter().map(|subject| self.expand(subject)).collect();
-            compare("log of main".to_owned(), format!("{found:#?}"), &format!("{want:#?}"));
-        }
-        if let Some(subject) = &expect.tree_of {
-            let (want, found) = (self.commit(subject), self.bed.remote.head("main").unwrap());
-            let same = self.bed.remote.files_at(&want) == self.bed.remote.files_at(&found);
-            compare(format!("tree of main is the one of {subject}"), same.to_string(), "true");
-        }
-        for (path, texts) in &expect.contains {
-            let found = self.bed.remote.text("main", path).unwrap_or_default();
-            for text in texts {
-                compare(format!("{path} contains {text}"), found.contains(text).to_string(), "true");
-            }
-        }
-        let mut branches = self.bed.remote.branches();
-        branches.retain(|branch| branch != "main" && !branch.starts_with("serin/status/"));
-        for branch in branches.iter_mut().filter(|branch| branch.starts_with("serin/revert/")) {
-            let (start, _) = branch.rsplit_once('-').unwrap();
-            *branch = format!("{start}-DIGEST");
-        }
-        compare("branches".to_owned(), format!("{branches:?}"), &format!("{:?}", expect.branches));
-        self.check_statuses(expect, &mut compare);
-        let ledger = self.ledger();
-        for (canary, entry) in &expect.ledger {
-            self.check_ledger(&ledger, &key(canary), entry, &mut compare);
-        }
-        wrong
-    }
-
-    fn check_statuses(&self, expect: &Expect, compare: &mut impl FnMut(String, String, &str)) {
-        let mut in_force: BTreeMap<(String, String), (CommitState, String)> = BTreeMap::new();
-        for posted in self.bed.forge.posted() {
-            let of = posted.context.strip_prefix("serin/demo").unwrap_or(&posted.context);
-            let of = if of.is_empty() { "all" } else { of.trim_start_matches('/') };
-            let key = (self.transcript.subject(&posted.sha), of.to_owned());
-            in_force.insert(key, (posted.state, posted.description));
-        }
-        for ((subject, of), (_, words)) in in_force.iter().filter(|(_, (state, _))| *state == CommitState::Pending) {
-            compare(format!("status {of} of {subject} has ended"), words.clone(), "");
-        }
-        for (subject, wanted) in &expect.statuses {
-            let subject = &self.expand(subject);
-            let found: BTreeSet<&String> =
-                in_force.keys().filter(|(known, _)| known == subject).map(|(_, of)| of).collect();
-            let want: BTreeSet<&String> = wanted.keys().collect();
-            compare(format!("contexts of {subject}"), format!("{found:?}"), &format!("{want:?}"));
-            for (of, want) in wanted {
-                let want = &self.expand(want);
-                let Some((state, words)) = in_force.get(&(subject.clone(), of.clone())) else { continue };
-                let found = format!("{state:?}: {words}").to_lowercase();
-                let (state, text) = want.split_once(": ").unwrap_or((want, ""));
-                let fits = found.starts_with(state) && found.contains(&text.to_lowercase());
-                compare(format!("status {of} of {subject}"), if fits { want.clone() } else { found }, want);
-            }
-        }
-    }
-
-    fn check_ledger(
-        &self,
-        ledger: &Ledger,
-        canary: &CanaryKey,
-        entry: &Entry,
-        compare: &mut impl FnMut(String, String, &str),
-    ) {
-        let record = ledger.canaries.get(canary).cloned().unwrap_or_default();
-        let promoted = record.promoted.map(|promoted| self.transcript.subject(&promoted.commit));
-        compare(format!("promoted commit of {canary}"), promoted.unwrap_or_default(), &entry.promoted);
-        compare(format!("{canary} has a run"), record.run.is_some().to_string(), "false");
-        let in_force = record.condemned.iter().filter(|condemned| condemned.lifted.is_none());
-        let condemned: Vec<String> =
-            in_force.map(|c| c.commits.first().map(|sha| self.transcript.subject(sha)).unwrap_or_default()).collect();
-        compare(format!("condemned of {canary}"), format!("{condemned:?}"), &format!("{:?}", entry.condemned));
-        let mut cases: Vec<&Case> = ledger.cases.values().filter(|case| case.canary == *canary).collect();
-        cases.sort_by_key(|case| case.opened);
-        let cases: Vec<&str> = cases.iter().map(|case| case_words(&case.state)).collect();
-        compare(format!("cases of {canary}"), format!("{cases:?}"), &format!("{:?}", entry.cases));
-        if let Some(history) = &entry.history {
-            let found: Vec<_> = record.history.iter().map(|ended| ended.verdict.clone()).collect();
-            compare(format!("history of {canary}"), format!("{found:?}"), &format!("{history:?}"));
-        }
-    }
-
-    /// What holds in every story: terminal states stay, every revert is the only one of its verdict.
-    pub(crate) fn check_always(&self) -> Vec<String> {
-        always(&self.bed)
     }
 }
 
-/// What must hold in every world, whatever happened in it.
-pub(crate) fn always(bed: &Bed) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut ended: BTreeMap<(Sha, String, String), CommitState> = BTreeMap::new();
-    let mut last: BTreeMap<(Sha, String), String> = BTreeMap::new();
-    for posted in bed.forge.posted() {
-        let attempt = posted.description.strip_prefix("attempt ").and_then(|rest| rest.split(':').next());
-        let attempt = attempt.unwrap_or("1").to_owned();
-        let words = format!("{:?} {}", posted.state, posted.description);
-        if last.insert((posted.sha.clone(), posted.context.clone()), words.clone()).as_ref() == Some(&words) {
-            wrong.push(format!("posted twice: {} {} {words}", posted.sha.short(), posted.context));
-        }
-        let key = (posted.sha.clone(), posted.context.clone(), attempt);
-        match ended.get(&key) {
-            Some(before) if *before != posted.state && *before != CommitState::Error => {
-                wrong.push(format!("{} {} was {before:?}, then {words}", posted.sha.short(), posted.context));
-            }
-            _ if posted.state != CommitState::Pending => {
-                ended.insert(key, posted.state);
-            }
-            _ => {}
-        }
-        if posted.description.chars().count() > 140 {
-            wrong.push(format!("too long: {words}"));
-        }
-    }
-    let mut verdicts = BTreeSet::new();
-    for (sha, message) in bed.remote.log("main") {
-        for line in message.lines().filter_map(|line| line.strip_prefix("Serin-Verdict: ")) {
-            if !verdicts.insert(line.to_owned()) {
-                wrong.push(format!("{} reverts verdict {line} again", sha.short()));
-            }
-        }
-    }
-    wrong
-}
-
-fn case_words(state: &CaseState) -> &'static str {
-    match state {
-        CaseState::Open => "open",
-        CaseState::Closed(Closed::Reverted(_)) => "reverted",
-        CaseState::Closed(Closed::RevertedBy(_)) => "reverted by",
-        CaseState::Closed(Closed::FixedForward(_)) => "fixed forward",
-        CaseState::Closed(Closed::BroughtBack(_)) => "brought back",
-        CaseState::Closed(Closed::Retried) => "retried",
-        CaseState::Closed(Closed::Moot) => "moot",
-        CaseState::Closed(Closed::Cancelled) => "cancelled",
-    }
+/// The statuses that were posted to the forge of a world.
+pub(crate) fn posted(bed: &Bed) -> Vec<Posted> {
+    let all = bed.forge.posted().into_iter();
+    all.map(|one| Posted::new(one.sha, &one.context, bed::CLUSTER, one.state, one.description)).collect()
 }
 
 pub(crate) fn key(text: &str) -> CanaryKey {
     CanaryKey::try_from(text.to_owned()).expect("NAMESPACE/NAME")
-}
-
-/// `KIND NS/NAME` as a key.
-fn object_key(text: &str) -> ObjectKey {
-    let (kind, name) = text.split_once(' ').expect("KIND NAMESPACE/NAME");
-    let (namespace, name) = name.split_once('/').expect("NAMESPACE/NAME");
-    let version = match kind {
-        "Canary" => "flagger.app/v1beta1",
-        "Deployment" => "apps/v1",
-        "HTTPProxy" => "projectcontour.io/v1",
-        "HTTPRoute" => "gateway.networking.k8s.io/v1",
-        "Ingress" => "networking.k8s.io/v1",
-        _ => "v1",
-    };
-    ObjectKey::namespaced(version, kind, namespace, name)
 }
 
 /// Merge patch (RFC 7396).
@@ -495,50 +322,4 @@ fn merge(live: &mut Value, patch: &Value) {
             merge(map.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
-}
-
-/// Changes a tree of text files.
-fn change(files: &mut BTreeMap<String, Option<String>>, wanted: &Change) {
-    for (old, new) in &wanted.rename {
-        let text = files.insert(old.clone(), None).flatten().unwrap_or_else(|| panic!("{old} is no file"));
-        files.insert(new.clone(), Some(text));
-    }
-    for (path, text) in &wanted.files {
-        files.insert(path.clone(), Some(text.clone()));
-    }
-    for path in &wanted.remove {
-        assert!(files.insert(path.clone(), None).flatten().is_some(), "{path} is no file");
-    }
-    for (path, edits) in &wanted.edit {
-        let text = files.get_mut(path).and_then(Option::as_mut).unwrap_or_else(|| panic!("{path} is no file"));
-        for (old, new) in edits {
-            assert_eq!(text.matches(old.as_str()).count(), 1, "`{old}` in {path}");
-            *text = text.replace(old.as_str(), new);
-        }
-    }
-    for (path, value) in &wanted.set {
-        let text = files.get_mut(VALUES).and_then(Option::as_mut).expect("the values file");
-        *text = set(text, path, value);
-    }
-}
-
-/// Sets a value of a YAML file of two levels, by dotted path; a missing one is added.
-fn set(text: &str, path: &str, value: &str) -> String {
-    let (part, name) = path.split_once('.').expect("PART.NAME");
-    let value = format!("  {name}: {}", serde_json::to_string(value).unwrap());
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let start = match lines.iter().position(|line| *line == format!("{part}:")) {
-        Some(start) => start,
-        None => {
-            lines.extend([String::new(), format!("{part}:")]);
-            lines.len() - 1
-        }
-    };
-    let end = lines.iter().skip(start + 1).position(|line| !line.starts_with("  "));
-    let end = end.map_or(lines.len(), |end| start + 1 + end);
-    match (start + 1..end).find(|index| lines[*index].starts_with(&format!("  {name}:"))) {
-        Some(index) => lines[index] = value,
-        None => lines.insert(end, value),
-    }
-    lines.join("\n") + "\n"
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serin::domain::ObjectKey;
 
 /// A scenario.
 #[derive(Debug, Deserialize)]
@@ -10,6 +11,8 @@ use serde::Deserialize;
 pub(crate) struct Story {
     /// What is shown, in a sentence or two.
     pub(crate) about: String,
+    /// Whether the test bed plays it too, on a real cluster and in real time. The sandbox plays every story.
+    pub(crate) bed: Option<OnBed>,
     /// `file` (default) or `http`: how the daemon reaches the repository. Refused pushes and races need `http`.
     #[serde(default)]
     pub(crate) server: Server,
@@ -36,6 +39,26 @@ pub(crate) struct Story {
 
 fn ten_minutes() -> String {
     "10m".to_owned()
+}
+
+/// How the bed plays a story.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OnBed {
+    /// In each run of the functional suite, or when it is asked for.
+    pub(crate) when: Often,
+    /// Why requests of users may be lost; none may when nothing is said.
+    pub(crate) lost: Option<String>,
+}
+
+/// How often the bed plays a story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Often {
+    /// In every run.
+    Always,
+    /// When it is named, or all stories are asked for.
+    Asked,
 }
 
 /// How the daemon reaches the repository.
@@ -91,7 +114,7 @@ pub(crate) enum Act {
 }
 
 /// A commit.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Change {
     /// Subject, unique in the scenario: commits are named by it.
@@ -156,4 +179,19 @@ pub(crate) struct Entry {
     /// Verdicts, oldest first.
     #[serde(default)]
     pub(crate) history: Option<Vec<String>>,
+}
+
+/// `KIND NAMESPACE/NAME` as a key.
+pub(crate) fn object_key(text: &str) -> Result<ObjectKey, String> {
+    let parts = text.split_once(' ').and_then(|(kind, name)| Some((kind, name.split_once('/')?)));
+    let (kind, (namespace, name)) = parts.ok_or_else(|| format!("{text}: expected KIND NAMESPACE/NAME"))?;
+    let version = match kind {
+        "Canary" => "flagger.app/v1beta1",
+        "Deployment" => "apps/v1",
+        "HTTPProxy" => "projectcontour.io/v1",
+        "HTTPRoute" => "gateway.networking.k8s.io/v1",
+        "Ingress" => "networking.k8s.io/v1",
+        _ => "v1",
+    };
+    Ok(ObjectKey::namespaced(version, kind, namespace, name))
 }

@@ -67,10 +67,9 @@ impl Transcript {
         self.subjects.lock().unwrap().get(sha).cloned().unwrap_or_else(|| sha.short().to_owned())
     }
 
-    /// The commits with this subject, newest last.
-    pub(crate) fn commits(&self, subject: &str) -> Vec<Sha> {
-        let subjects = self.subjects.lock().unwrap();
-        subjects.iter().filter(|(_, known)| *known == subject).map(|(sha, _)| sha.clone()).collect()
+    /// The subjects of all commits that were made.
+    pub(crate) fn subjects(&self) -> BTreeMap<Sha, String> {
+        self.subjects.lock().unwrap().clone()
     }
 
     pub(crate) fn add(&self, kind: Kind, subject: &str, text: impl Into<String>) {
