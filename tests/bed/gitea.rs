@@ -228,14 +228,8 @@ impl Repository<'_> {
         Ok(merged["merge_commit_sha"].as_str().context("a pull request without a merge commit")?.to_owned())
     }
 
-    /// Nobody may push to `main` any more; merging is allowed.
-    pub(crate) async fn protect(&self) -> anyhow::Result<()> {
-        let rule = json!({"rule_name": "main", "enable_push": false});
-        self.ask(Method::POST, "branch_protections", Some(rule)).await.map(drop)
-    }
-
     /// Nobody but the person may push to `main` any more.
-    pub(crate) async fn protect_from_others(&self) -> anyhow::Result<()> {
+    pub(crate) async fn protect(&self) -> anyhow::Result<()> {
         let rule = json!({"rule_name": "main", "enable_push": true, "enable_push_whitelist": true,
             "push_whitelist_usernames": [PERSON]});
         self.ask(Method::POST, "branch_protections", Some(rule)).await.map(drop)
@@ -256,13 +250,6 @@ impl Repository<'_> {
         let found = self.ask(Method::GET, &format!("git/trees/{commit}?recursive=true&per_page=1000"), None).await?;
         let of = |entry: &Value| Some((entry["path"].as_str()?.to_owned(), entry["sha"].as_str()?.to_owned()));
         Ok(found["tree"].as_array().context("an answer without a tree")?.iter().filter_map(of).collect())
-    }
-
-    /// The names of all branches.
-    pub(crate) async fn branches(&self) -> anyhow::Result<Vec<String>> {
-        let found = self.ask(Method::GET, "branches?limit=50", None).await?;
-        let names = found.as_array().into_iter().flatten().filter_map(|branch| branch["name"].as_str());
-        Ok(names.map(str::to_owned).collect())
     }
 
     /// The newest status of each context of a commit.

@@ -61,6 +61,7 @@ struct Stage<'a> {
     witness: Witness,
     /// Requests of users by application, `shop/web`.
     users: BTreeMap<String, Load>,
+    open: bool,
 }
 
 impl<'a> Stage<'a> {
@@ -89,7 +90,7 @@ impl<'a> Stage<'a> {
         let witness = Witness::new(&bed.admin(), &space);
         let serin = Serin::deploy(bed, &space, &repository, &options).await?;
         let (name, users) = (name.to_owned(), BTreeMap::new());
-        Ok(Self { bed, name, shape, repository, people, gate, serin, witness, users })
+        Ok(Self { bed, name, shape, repository, people, gate, serin, witness, users, open: false })
     }
 
     async fn run(&mut self, story: &Story) -> anyhow::Result<()> {
@@ -99,7 +100,7 @@ impl<'a> Stage<'a> {
                 Some(time) => tokio::time::sleep(Shape::wait(time)).await,
                 None => eventually(&step.when, PATIENCE, async || self.holds(&step.when, from).await).await?,
             }
-            if self.users.is_empty() && !step.acts.is_empty() {
+            if !self.open && !step.acts.is_empty() {
                 self.open(story).await?;
             }
             for act in &step.acts {
@@ -111,6 +112,7 @@ impl<'a> Stage<'a> {
 
     /// Lets users in, once there is something to answer them.
     async fn open(&mut self, story: &Story) -> anyhow::Result<()> {
+        self.open = true;
         for (app, rate) in users(story) {
             self.send(&app, rate)?;
         }
@@ -172,7 +174,7 @@ impl<'a> Stage<'a> {
                 gate.before_push(move || async move { people.change(&wanted).await }.boxed());
                 Ok(())
             }
-            Act::RefusePushes(_) => self.repository.protect_from_others().await,
+            Act::RefusePushes(_) => self.repository.protect().await,
             Act::Load(apps) => apps.iter().try_for_each(|(app, rate)| self.send(app, *rate)),
             Act::Annotate { object, key, value } => {
                 self.patch(object, &json!({"metadata": {"annotations": {key: value}}})).await

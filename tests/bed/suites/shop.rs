@@ -30,8 +30,6 @@ pub(crate) enum Behaviour {
     Good,
     /// A third of its answers are errors: 500, 400 and 409 alike.
     Errors,
-    /// It answers after 600 to 900 ms.
-    Slow,
 }
 
 /// The world.
@@ -245,9 +243,6 @@ fn version(name: &str, number: &str, behaviour: Behaviour) -> Vec<(&'static str,
     let flags = match behaviour {
         Behaviour::Good => "",
         Behaviour::Errors => ", --random-error=true",
-        Behaviour::Slow => {
-            ", --random-delay=true, --random-delay-min=600, --random-delay-max=900, --random-delay-unit=ms"
-        }
     };
     let text = format!(
         r#"apiVersion: apps/v1
