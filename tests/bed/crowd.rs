@@ -49,6 +49,8 @@ impl Crowd {
         // Pods of nodes that do not exist are collected as garbage, and a DaemonSet has none without a node.
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
         nodes.patch(NODE, &PatchParams::apply("bed").force(), &Patch::Apply(&node)).await?;
+        // Admission marks a new node as not ready, which keeps the pods of DaemonSets away.
+        nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"taints": null}}))).await?;
         Ok(Self(tokio::spawn(follow(client, cast))))
     }
 }

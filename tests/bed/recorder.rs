@@ -1,5 +1,5 @@
-//! What the conformance suite shares with the bed: how a run is watched, put into normal form, driven and compared. It needs
-//! a kube client, a clock and two addresses, and does not know which API server it talks to.
+//! What the conformance suite shares with the bed: how a run is watched, put into normal form, driven and compared, all of
+//! which does not know which API server it talks to; and the sandbox, for what is compared with it.
 
 #[path = "../conformance/api.rs"]
 pub(crate) mod api;
@@ -11,6 +11,8 @@ pub(crate) mod compare;
 pub(crate) mod differences;
 #[path = "../conformance/drive.rs"]
 pub(crate) mod drive;
+#[path = "../conformance/flags.rs"]
+mod flags;
 #[path = "../conformance/log.rs"]
 pub(crate) mod log;
 #[path = "../conformance/recording.rs"]
@@ -21,6 +23,8 @@ pub(crate) mod render;
 pub(crate) mod scenario;
 #[path = "../conformance/servers.rs"]
 pub(crate) mod servers;
+#[path = "../conformance/sim.rs"]
+pub(crate) mod sim;
 
 use std::time::Duration;
 

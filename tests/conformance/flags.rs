@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use serin::controller::{Channel, Settings};
 
-use crate::scenario::Scenario;
+use super::scenario::Scenario;
 
 /// Puts the scenario's flags over the settings. `fill` makes addresses of this run of those in a text.
 pub(crate) fn over(scenario: &Scenario, settings: &mut Settings, fill: &dyn Fn(&str) -> String) {

@@ -11,14 +11,14 @@ use serin::sandbox::api;
 use serin::sim::bed::Adjust;
 use serin::sim::{Bed, BedOptions, bed};
 
-use crate::api::Api;
-use crate::drive::Stage;
-use crate::flags;
-use crate::log::Log;
-use crate::recording::Recording;
-use crate::render::render;
-use crate::scenario::Scenario;
-use crate::servers::{Pause, Servers};
+use super::api::Api;
+use super::drive::Stage;
+use super::flags;
+use super::log::Log;
+use super::recording::Recording;
+use super::render::render;
+use super::scenario::Scenario;
+use super::servers::{Pause, Servers};
 
 /// An image that no registry has.
 const MISSING_IMAGE: &str = "unknown:1";
