@@ -25,14 +25,19 @@ pub enum Step {
 ///    below is done. The next tick decides anew.
 /// 2. `verdict` into the ledger, when there is one that condemns.
 /// 3. `run` when it differs from what was read (annotation), then `status` when it differs (status subresource).
-/// 4. `events` in order, with their alerts.
-/// 5. `after`: these hooks, in order up to the first that does not pass, then the notices that
+/// 4. `repairs` in order. One that fails is published as a Warning and ends nothing: the phase that was written asks for it
+///    again.
+/// 5. `events` in order, with their alerts.
+/// 6. `after`: these hooks, in order up to the first that does not pass, then the notices that
 ///    [`hooks::told`](super::hooks::told) makes of the replies.
-/// 6. `closing` events.
+/// 7. `closing` events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// What to do to the cluster, in order. Each may run twice.
     pub actions: Vec<Action>,
+    /// What to undo when the failure is on record, in order. Undone before, a crash in between would leave a promotion that
+    /// looks as if its copy was lost, and what failed would be copied again.
+    pub repairs: Vec<Action>,
     /// The next status; no write when equal to the present one.
     pub status: CanaryStatus,
     /// The next run memory; no write when equal to the present one.

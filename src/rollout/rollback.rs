@@ -143,7 +143,7 @@ fn hold_traffic(tick: &mut Tick, primary_broke: bool) {
     } else if tick.primary_strayed()
         && let Some(promoted) = tick.promoted()
     {
-        tick.actions.push(Action::RestorePrimary(promoted));
+        tick.repairs.push(Action::RestorePrimary(promoted));
     }
     tick.note = format!("{} gets the promoted version back", tick.primary());
 }

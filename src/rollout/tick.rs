@@ -46,6 +46,7 @@ pub(super) struct Tick<'a> {
     pub(super) status: CanaryStatus,
     pub(super) run: RunMemory,
     pub(super) actions: Vec<Action>,
+    pub(super) repairs: Vec<Action>,
     pub(super) events: Vec<Notice>,
     pub(super) after: Vec<Question>,
     pub(super) closing: Vec<Notice>,
@@ -73,6 +74,7 @@ impl<'a> Tick<'a> {
             status: canary.status.clone(),
             run: seen.run.clone(),
             actions: Vec::new(),
+            repairs: Vec::new(),
             events: Vec::new(),
             after: Vec::new(),
             closing: Vec::new(),
@@ -441,6 +443,7 @@ impl<'a> Tick<'a> {
         });
         Step::Do(Box::new(Decision {
             actions: self.actions,
+            repairs: self.repairs,
             recheck: again.then(|| observation::interval(&self.analysis)),
             status: self.status,
             run: self.run,

@@ -322,6 +322,7 @@ async fn decided(context: &Context, scene: &Scene, seen: &mut Observation) -> Bo
     tracing::error!(canary = %scene.canary.key, "the decision asks without end");
     Box::new(Decision {
         actions: Vec::new(),
+        repairs: Vec::new(),
         status: scene.canary.status.clone(),
         run: seen.run.clone(),
         events: Vec::new(),
@@ -389,6 +390,12 @@ async fn obey(
         Err(error) => {
             warn(context, canary, error.to_string()).await;
             return Err(Stopped::Failed);
+        }
+    }
+    for repair in &decision.repairs {
+        if let Err(error) = act::act(context, scene, decision, repair).await {
+            warn(context, canary, error.to_string()).await;
+            break;
         }
     }
     // From here on the target has what the primary has.

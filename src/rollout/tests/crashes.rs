@@ -69,23 +69,7 @@ fn a_rollback_hook_is_heard_in_a_freeze_even_when_traffic_has_left_the_canary() 
 
 #[test]
 fn a_failed_promotion_is_not_begun_again() {
-    let mut world = World::at_rest("contour", analysis());
-    world.canary.spec.progress_deadline_seconds = Some(60);
-    world.push("green");
-    world.until(Phase::Promoting);
-    world.broken_primary.insert("v1:green".into());
-    let fails = |world: &World| {
-        let verdict = world.clone().die(0).verdict;
-        verdict.is_some_and(|verdict| matches!(verdict.outcome, Outcome::Failed { .. }))
-    };
-    for _ in 0..20 {
-        if fails(&world) {
-            break;
-        }
-        world.tick();
-    }
-    assert!(fails(&world), "{:?}", world.events);
-    world.forget();
+    let mut world = promotion_about_to_fail();
     world.crash(BEFORE_THE_STATUS);
     // The verdict is in the ledger by now, and the primary has its promoted version back.
     world.release.condemned = true;
@@ -97,6 +81,51 @@ fn a_failed_promotion_is_not_begun_again() {
     let carried = world.primary.as_ref().map(|primary| primary.version.clone());
     assert_eq!((world.phase(), carried), (Phase::Failed, Some(version("blue"))));
     assert!(!world.actions.contains(&Action::Promote(version("green"))), "{:?}", world.actions);
+}
+
+/// The primary never becomes ready with `green`, and this tick says so.
+fn promotion_about_to_fail() -> World {
+    let mut world = World::at_rest("contour", analysis());
+    world.canary.spec.progress_deadline_seconds = Some(60);
+    world.push("green");
+    world.until(Phase::Promoting);
+    world.broken_primary.insert("v1:green".into());
+    for _ in 0..20 {
+        if world.clone().die(0).verdict.is_some() {
+            world.forget();
+            return world;
+        }
+        world.tick();
+    }
+    panic!("the promotion does not fail: {:?}", world.events);
+}
+
+#[test]
+fn a_rollback_that_dies_before_its_verdict_copies_nothing_to_the_primary_again() {
+    for after in 0..=BEFORE_THE_STATUS {
+        let mut world = promotion_about_to_fail();
+        let actions = world.crash(after).actions.len();
+        world.tick();
+        assert_eq!(world.phase(), Phase::Failed, "died after {after} actions: {:?}", world.events);
+        world.until_rest();
+        let carried = world.primary.as_ref().map(|primary| primary.version.clone());
+        assert_eq!(carried, Some(version("blue")), "died after {after} actions");
+        assert!(!world.actions.contains(&Action::Promote(version("green"))), "{:?}", world.actions);
+        if after > actions {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_rollback_that_dies_when_it_is_recorded_is_finished_by_the_next_tick() {
+    let mut world = promotion_about_to_fail();
+    world.crash_when_recorded();
+    assert_eq!(world.phase(), Phase::Failed);
+    assert_eq!(world.primary.as_ref().map(|primary| primary.version.clone()), Some(version("green")));
+    world.until_rest();
+    assert_eq!(world.primary.as_ref().map(|primary| primary.version.clone()), Some(version("blue")));
+    assert_eq!(world.weights, Some(crate::domain::Weights::PRIMARY));
 }
 
 #[test]

@@ -12,7 +12,7 @@ type Setup = fn(&mut World);
 
 /// One row: the decision in words.
 fn words(decision: &Decision) -> String {
-    let actions: Vec<String> = decision.actions.iter().filter_map(action).collect();
+    let actions: Vec<String> = decision.actions.iter().chain(&decision.repairs).filter_map(action).collect();
     let verdict = match decision.verdict.as_ref().map(|verdict| &verdict.outcome) {
         None => "",
         Some(Outcome::Promoted) => "promoted",

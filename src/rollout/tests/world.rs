@@ -288,6 +288,9 @@ impl World {
             self.act(action, &decision);
         }
         self.record(&decision);
+        for repair in &decision.repairs {
+            self.act(repair, &decision);
+        }
         self.pass_time();
         self.last = Some(decision.clone());
         decision
@@ -310,6 +313,17 @@ impl World {
         if after > decision.actions.len() {
             self.run = decision.run.clone();
         }
+        decision
+    }
+
+    /// A tick that dies when everything is recorded, before what follows.
+    pub(super) fn crash_when_recorded(&mut self) -> Decision {
+        let decision = self.decide();
+        for action in &decision.actions {
+            self.act(action, &decision);
+        }
+        self.record(&decision);
+        self.pass_time();
         decision
     }
 
@@ -470,6 +484,16 @@ impl World {
             self.tick();
         }
         panic!("{phase} was not reached from {}, events {:#?}", self.phase(), self.events);
+    }
+
+    /// Ticks until nothing is left to do.
+    pub(super) fn until_rest(&mut self) {
+        for _ in 0..200 {
+            if self.tick().recheck.is_none() {
+                return;
+            }
+        }
+        panic!("no rest in {}, events {:#?}", self.phase(), self.events);
     }
 
     /// Ticks until the canary has this weight.

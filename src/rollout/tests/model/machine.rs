@@ -103,13 +103,34 @@ impl Machine {
         }
     }
 
+    /// Wherever the tick dies that finds that a release has failed: it is not copied to the primary again.
+    fn check_replay(before: &World, decision: &Decision) {
+        let Some(failed) = &decision.verdict else { return };
+        if !matches!(failed.outcome, Outcome::Failed { .. }) {
+            return;
+        }
+        for after in 0..=decision.actions.len() {
+            let mut world = before.clone();
+            world.die(after);
+            let again = world.tick();
+            let copied = again.actions.contains(&Action::Promote(failed.version.clone()));
+            assert!(!copied, "copied again when the tick that found its failure died after {after} actions");
+        }
+    }
+
     fn tick(&mut self, reference: &Reference) {
+        self.play(reference, World::tick);
+    }
+
+    /// One tick, to its end or to where it dies with everything recorded.
+    fn play(&mut self, reference: &Reference, tick: fn(&mut World) -> Decision) {
         if self.gone {
             return;
         }
         self.look();
         let before = self.world.clone();
-        let decision = self.world.tick();
+        let decision = tick(&mut self.world);
+        Self::check_replay(&before, &decision);
         self.condemn(&decision);
         self.note_cookie(&before, &decision, decision.actions.len());
         check_counts(&before.canary.status, &decision.status);
@@ -219,7 +240,7 @@ impl Machine {
     fn disturb(&mut self, step: Move) {
         let world = &mut self.world;
         match step {
-            Move::Tick | Move::Crash(_) => {}
+            Move::Tick | Move::Crash(_) | Move::CrashWhenRecorded => {}
             Move::Wait => world.now = world.now.checked_add(SignedDuration::from_secs(90)).expect("in range"),
             Move::Push(number) => {
                 world.target.get_or_insert_with(|| self.template.clone());
@@ -386,6 +407,7 @@ impl StateMachineTest for Machine {
         match step {
             Move::Tick => machine.tick(reference),
             Move::Crash(after) => machine.crash(after, reference),
+            Move::CrashWhenRecorded => machine.play(reference, World::crash_when_recorded),
             step => machine.disturb(step),
         }
         machine

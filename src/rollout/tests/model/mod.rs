@@ -122,6 +122,7 @@ struct Setup {
 enum Move {
     Tick,
     Crash(usize),
+    CrashWhenRecorded,
     Wait,
     Push(u8),
     Config(u8),
@@ -237,6 +238,7 @@ fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         40 => Just(Move::Tick),
         8 => (0usize..9).prop_map(Move::Crash),
+        2 => Just(Move::CrashWhenRecorded),
         1 => Just(Move::Wait),
         5 => (0u8..4).prop_map(Move::Push),
         2 => (0u8..3).prop_map(Move::Config),
@@ -294,7 +296,7 @@ impl ReferenceStateMachine for Reference {
 
     fn apply(mut model: Self, step: &Move) -> Self {
         match step {
-            Move::Tick | Move::Crash(_) => {
+            Move::Tick | Move::Crash(_) | Move::CrashWhenRecorded => {
                 model.tick();
                 if matches!(step, Move::Crash(_)) {
                     // It is decided again at once; a step that was not recorded counts.
