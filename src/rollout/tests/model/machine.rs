@@ -89,6 +89,12 @@ impl Machine {
         let before = self.world.clone();
         let decision = self.world.die(after);
         if after > decision.actions.len() {
+            // The ledger is written before the run memory.
+            if retried(&before, &decision)
+                && let Some(target) = self.target()
+            {
+                self.ledger.remove(&target);
+            }
             self.condemn(&decision);
         }
         self.note_cookie(&before, &decision, after);
@@ -328,6 +334,13 @@ impl Machine {
         let outcome = world.verdicts.last().map(|verdict| verdict.outcome.clone());
         assert_eq!(outcome == Some(Outcome::Promoted), good, "{outcome:?}");
     }
+}
+
+/// Whether this decision obeys a retry, which lifts the verdict on record.
+fn retried(before: &World, decision: &Decision) -> bool {
+    let starts = matches!(decision.status.phase, Phase::Waiting | Phase::Progressing);
+    let token = &before.intent.retry;
+    starts && token.is_some() && before.run.handled.retry != *token && decision.run.handled.retry == *token
 }
 
 /// At most one failed check a tick, and no weight that is none.
