@@ -1,6 +1,8 @@
 //! Datadog: "Query timeseries data across multiple products", `GET /api/v1/query`.
 
+use reqwest::RequestBuilder;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::request::{Ask, judge, no_data, sensitive, several};
 use crate::ports::Reading;
@@ -26,18 +28,26 @@ struct Series {
     pointlist: Vec<(Option<f64>, Option<f64>)>,
 }
 
-pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
-    let url = ask.endpoint(Some(SITE), "/api/v1/query")?;
-    let (from, to) = ask.period();
-    let period = [("from", from.to_string()), ("to", to.to_string())];
-    let request = ask
+/// "Validate API key", `GET /api/v1/validate`.
+pub(super) async fn probe(ask: &Ask<'_>) -> Result<(), String> {
+    let answer: Value = ask.json(request(ask, "/api/v1/validate")?).await?;
+    if answer["valid"] == true { Ok(()) } else { Err(format!("querying {}: the API key is not valid", ask.place())) }
+}
+
+fn request(ask: &Ask<'_>, path: &str) -> Result<RequestBuilder, String> {
+    let url = ask.endpoint(Some(SITE), path)?;
+    Ok(ask
         .client(&url)?
         .get(url)
         .headers(ask.headers()?)
         .header("DD-API-KEY", sensitive(ask.secret("datadog_api_key")?)?)
-        .header("DD-APPLICATION-KEY", sensitive(ask.secret("datadog_application_key")?)?)
-        .query(&[("query", ask.query.query.trim())])
-        .query(&period);
+        .header("DD-APPLICATION-KEY", sensitive(ask.secret("datadog_application_key")?)?))
+}
+
+pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
+    let (from, to) = ask.period();
+    let period = [("from", from.to_string()), ("to", to.to_string())];
+    let request = request(ask, "/api/v1/query")?.query(&[("query", ask.query.query.trim())]).query(&period);
     let answer: Answer = ask.json(request).await?;
     if let Some(error) = answer.error.filter(|error| !error.is_empty()) {
         return Err(format!("querying {}: {error}", ask.place()));

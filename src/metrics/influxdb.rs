@@ -3,8 +3,16 @@
 use csv::{ReaderBuilder, StringRecord};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 
-use super::request::{Ask, judge, no_data, sensitive, several};
-use crate::ports::Reading;
+use super::request::{Ask, is_one, judge, no_data, sensitive, several};
+use crate::ports::{MetricQuery, Reading};
+
+/// A table that the query brings along (`array.from` of Flux): no bucket must be there, nor readable.
+pub(super) async fn probe(probed: &Ask<'_>) -> Result<(), String> {
+    let question = "import \"array\" array.from(rows: [{_value: 1.0}])";
+    let query = MetricQuery { query: question.to_owned(), ..probed.query.clone() };
+    let answer = ask(&Ask { query: &query, ..*probed }).await?;
+    is_one(probed, question, answer)
+}
 
 pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
     let url = ask.endpoint(None, "/api/v2/query")?;

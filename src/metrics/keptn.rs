@@ -13,6 +13,12 @@ const API_VERSION: &str = "metrics.keptn.sh/v1beta1";
 const PATIENCE: u32 = 10;
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Whether the API of Keptn's metrics is there (discovery). Flagger takes it for granted.
+pub(super) async fn probe(cluster: Option<&dyn Cluster>) -> Result<(), String> {
+    let cluster = cluster.ok_or("there is no cluster to ask")?;
+    cluster.raw(&format!("/apis/{API_VERSION}")).await.map(drop).map_err(|error| error.to_string())
+}
+
 pub(super) async fn ask(ask: &Ask<'_>, cluster: Option<&dyn Cluster>) -> Result<Reading, String> {
     let cluster = cluster.ok_or("there is no cluster to ask")?;
     let query = ask.query.query.trim().to_lowercase();

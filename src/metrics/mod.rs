@@ -73,10 +73,37 @@ impl Metrics {
             other => Err(format!("provider type {other} is not known")),
         }
     }
+
+    /// The same for the question whether a provider answers at all.
+    async fn look(&self, ask: &Ask<'_>) -> Result<(), String> {
+        match ask.query.provider.as_str() {
+            "prometheus" => prometheus::probe(ask).await,
+            "datadog" => datadog::probe(ask).await,
+            "newrelic" => newrelic::probe(ask).await,
+            "graphite" => graphite::probe(ask).await,
+            "influxdb" => influxdb::probe(ask).await,
+            "dynatrace" => dynatrace::probe(ask).await,
+            "splunk" => splunk::probe(ask).await,
+            "stackdriver" => stackdriver::probe(ask, &self.environment).await,
+            "cloudwatch" => cloudwatch::probe(ask, &self.environment).await,
+            "keptn" => keptn::probe(self.cluster.as_deref()).await,
+            "externalmetrics" => externalmetrics::probe(ask, self.cluster.as_deref()).await,
+            other => Err(format!("provider type {other} is not known")),
+        }
+    }
 }
 
 #[async_trait]
 impl MetricSource for Metrics {
+    async fn probe(&self, query: MetricQuery) -> Result<(), String> {
+        let ask = Ask { clock: &*self.clock, clients: &self.clients, query: &query };
+        let guard = self.clock.in_flight();
+        let answer = timeout(&*self.clock, query.timeout, self.look(&ask)).await;
+        drop(guard);
+        let answer = answer.unwrap_or_else(|elapsed| Err(format!("querying {}: {elapsed}", ask.place())));
+        answer.map_err(|message| ask.redacted(message))
+    }
+
     async fn query(&self, query: MetricQuery) -> Reading {
         let ask = Ask { clock: &*self.clock, clients: &self.clients, query: &query };
         // It waits for others, on the clock, so it is no call that time stands still for.

@@ -14,20 +14,29 @@ struct Answer {
     results: Vec<Map<String, Value>>,
 }
 
-pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
+/// A query that any account answers, be it with nothing.
+pub(super) async fn probe(ask: &Ask<'_>) -> Result<(), String> {
+    send(ask, "SELECT count(*) FROM Transaction SINCE 1 minute ago".to_owned()).await.map(drop)
+}
+
+async fn send(ask: &Ask<'_>, query: String) -> Result<Answer, String> {
     let account = ask.secret("newrelic_account_id")?.trim();
     if account.is_empty() || !account.chars().all(|c| c.is_ascii_digit()) {
         return Err("the key newrelic_account_id of the Secret is no number".to_owned());
     }
     let url = ask.endpoint(Some(SITE), &format!("/v1/accounts/{account}/query"))?;
-    let query = format!("{} SINCE {} seconds ago", ask.query.query.trim(), ask.query.window.as_secs());
     let request = ask
         .client(&url)?
         .get(url)
         .headers(ask.headers()?)
         .header("X-Query-Key", sensitive(ask.secret("newrelic_query_key")?)?)
         .query(&[("nrql", query)]);
-    let answer: Answer = ask.json(request).await?;
+    ask.json(request).await
+}
+
+pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
+    let query = format!("{} SINCE {} seconds ago", ask.query.query.trim(), ask.query.window.as_secs());
+    let answer = send(ask, query).await?;
     Ok(match answer.results.as_slice() {
         [] => no_data(),
         [one] => number(one),

@@ -8,8 +8,8 @@ use prometheus_http_query::error::PrometheusError;
 use prometheus_http_query::response::{Data, PromqlResult};
 use serde::Deserialize;
 
-use super::request::{Ask, basic, http_url, judge, no_data, sensitive, several};
-use crate::ports::Reading;
+use super::request::{Ask, basic, http_url, is_one, judge, no_data, sensitive, several};
+use crate::ports::{MetricQuery, Reading};
 
 /// What the API wraps its answers in. Source: Prometheus HTTP API, "Format overview".
 #[derive(Deserialize)]
@@ -36,6 +36,14 @@ pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
         Ok(Envelope::Success { .. }) => Err(format!("{}: {} with a result", doing(), status.as_u16())),
         Err(error) => Err(format!("{}: reading the answer: {error}", doing())),
     }
+}
+
+/// Asks for `vector(1)`, as Flagger does.
+pub(super) async fn probe(probed: &Ask<'_>) -> Result<(), String> {
+    let question = "vector(1)";
+    let query = MetricQuery { query: question.to_owned(), ..probed.query.clone() };
+    let answer = ask(&Ask { query: &query, ..*probed }).await?;
+    is_one(probed, question, answer)
 }
 
 /// Extra headers, and credentials from the Secret (`token`, or `username` and `password`) or the address.

@@ -121,19 +121,23 @@ impl Ask<'_> {
         (now.saturating_sub(span), now)
     }
 
-    /// A reading without credentials, whatever the other side put into it.
-    pub(super) fn clean(&self, reading: Reading) -> Reading {
+    /// Words without credentials, whatever the other side put into them.
+    pub(super) fn redacted(&self, message: String) -> String {
         let values = self.query.secret.values().map(|secret| secret.expose_secret());
         // A Secret over several lines, such as a key, may come back line by line.
         let values = values.flat_map(|value| std::iter::once(value).chain(value.lines().filter(|l| l.len() > 15)));
         let headers = self.query.headers.values().flatten().map(String::as_str);
         let secrets: Vec<&str> = values.chain(headers).collect();
-        let clean = |message: String| truncate(&redact(&message, secrets.iter().copied()), MESSAGE_LIMIT);
+        truncate(&redact(&message, secrets.iter().copied()), MESSAGE_LIMIT)
+    }
+
+    /// A reading in such words.
+    pub(super) fn clean(&self, reading: Reading) -> Reading {
         match reading {
             Reading::Value(value) => Reading::Value(value),
-            Reading::NoData(message) => Reading::NoData(clean(message)),
-            Reading::Inconclusive(message) => Reading::Inconclusive(clean(message)),
-            Reading::ProviderError(message) => Reading::ProviderError(clean(message)),
+            Reading::NoData(message) => Reading::NoData(self.redacted(message)),
+            Reading::Inconclusive(message) => Reading::Inconclusive(self.redacted(message)),
+            Reading::ProviderError(message) => Reading::ProviderError(self.redacted(message)),
         }
     }
 }
@@ -168,6 +172,15 @@ pub(super) fn judge(value: f64) -> Reading {
         Reading::Inconclusive(format!("the result is {}", format_float(value)))
     } else {
         Reading::Value(value)
+    }
+}
+
+/// Whether an answer is the number 1 that a probe asked for.
+pub(super) fn is_one(ask: &Ask<'_>, question: &str, answer: Reading) -> Result<(), String> {
+    match answer {
+        Reading::Value(1.0) => Ok(()),
+        Reading::Value(value) => Err(format!("{} answered {value} to {question}", ask.place())),
+        Reading::NoData(detail) | Reading::Inconclusive(detail) | Reading::ProviderError(detail) => Err(detail),
     }
 }
 

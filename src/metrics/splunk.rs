@@ -11,7 +11,7 @@ use super::request::{Ask, judge, no_data, sensitive, several};
 use crate::ports::Reading;
 
 pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
-    let url = stream(ask)?;
+    let url = endpoint(ask, "stream.", "/v2/signalflow/execute")?;
     let (from, to) = ask.period();
     let milliseconds = |seconds: i64| seconds.saturating_mul(1000).to_string();
     let period = [("start", milliseconds(from)), ("stop", milliseconds(to))];
@@ -30,8 +30,15 @@ pub(super) async fn ask(ask: &Ask<'_>) -> Result<Reading, String> {
     read(&String::from_utf8_lossy(&body)).map_err(|error| format!("querying {}: {error}", ask.place()))
 }
 
-/// The streaming endpoint. People give that of the API, or of the WebSocket.
-fn stream(ask: &Ask<'_>) -> Result<Url, String> {
+/// The first of all metrics, `GET /v2/metric` of the API.
+pub(super) async fn probe(ask: &Ask<'_>) -> Result<(), String> {
+    let url = endpoint(ask, "api.", "/v2/metric")?;
+    let request = ask.client(&url)?.get(url).headers(ask.headers()?).query(&[("limit", "1")]);
+    ask.success(request.header("X-SF-Token", sensitive(ask.secret("sf_token_key")?)?)).await.map(drop)
+}
+
+/// An endpoint of the API or of the stream, whose hosts differ by this prefix. People give either, or that of the WebSocket.
+fn endpoint(ask: &Ask<'_>, prefix: &str, path: &str) -> Result<Url, String> {
     let address = &ask.query.address;
     let address = match address.split_once("://") {
         Some(("wss", rest)) => format!("https://{rest}"),
@@ -39,8 +46,9 @@ fn stream(ask: &Ask<'_>) -> Result<Url, String> {
         _ => address.clone(),
     };
     let query = crate::ports::MetricQuery { address, ..ask.query.clone() };
-    let mut url = Ask { query: &query, ..*ask }.endpoint(None, "/v2/signalflow/execute")?;
-    let host = url.host_str().and_then(|host| host.strip_prefix("api.")).map(|rest| format!("stream.{rest}"));
+    let mut url = Ask { query: &query, ..*ask }.endpoint(None, path)?;
+    let host = url.host_str().and_then(|host| host.strip_prefix("api.").or_else(|| host.strip_prefix("stream.")));
+    let host = host.map(|rest| format!("{prefix}{rest}"));
     if let Some(host) = host {
         url.set_host(Some(&host)).map_err(|error| format!("reading the address: {error}"))?;
     }

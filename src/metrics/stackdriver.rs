@@ -1,6 +1,8 @@
 //! Google Cloud Monitoring: `projects.timeSeries.query` of API v3, with MQL.
 
+use http::StatusCode;
 use http::header::AUTHORIZATION;
+use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,16 +33,30 @@ struct Point {
     values: Vec<Value>,
 }
 
-pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Reading, String> {
+/// An empty query, as Flagger sends it: whoever may ask is told that it is none. No other request needs exactly the right
+/// that a query needs.
+pub(super) async fn probe(ask: &Ask<'_>, environment: &Environment) -> Result<(), String> {
+    let (status, body) = ask.send(request(ask, environment, "").await?).await?;
+    let text = String::from_utf8_lossy(&body);
+    if status.is_success() || status == StatusCode::BAD_REQUEST && text.contains("INVALID_ARGUMENT") {
+        return Ok(());
+    }
+    Err(format!("querying {}: {} {}", ask.place(), status.as_u16(), text.trim()))
+}
+
+async fn request(ask: &Ask<'_>, environment: &Environment, query: &str) -> Result<RequestBuilder, String> {
     let access = google::access(ask, environment).await?;
     let url = ask.endpoint(Some(SITE), &format!("/v3/projects/{}/timeSeries:query", access.project))?;
-    let request = ask
+    Ok(ask
         .client(&url)?
         .post(url)
         .headers(ask.headers()?)
         .header(AUTHORIZATION, sensitive(&format!("Bearer {}", access.token))?)
-        .json(&json!({"query": ask.query.query}));
-    let answer: Answer = ask.json(request).await?;
+        .json(&json!({"query": query})))
+}
+
+pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Reading, String> {
+    let answer: Answer = ask.json(request(ask, environment, &ask.query.query).await?).await?;
     Ok(match answer.time_series_data.as_slice() {
         [] => no_data(),
         [one] => one.point_data.first().and_then(|point| number(point.values.first()?)).map_or_else(no_data, judge),

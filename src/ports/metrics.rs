@@ -47,4 +47,8 @@ pub enum Reading {
 pub trait MetricSource: Send + Sync {
     /// Sends one query. Never fails: every outcome is a reading.
     async fn query(&self, query: MetricQuery) -> Reading;
+
+    /// Whether the provider answers and takes the credentials, by a cheap request that reads. The text of the query does not
+    /// matter. An error says why not, credentials redacted.
+    async fn probe(&self, query: MetricQuery) -> Result<(), String>;
 }

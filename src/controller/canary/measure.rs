@@ -280,20 +280,16 @@ fn secret_data(object: &Object) -> BTreeMap<String, SecretString> {
     .collect()
 }
 
-/// Whether the Prometheus servers of this canary answer `vector(1)` with 1.
+/// Whether the metric providers of this canary answer, and take their credentials.
 async fn probe(context: &Context, canary: &CanaryView) -> Result<(), String> {
     let metrics = canary.spec.analysis().map(|analysis| analysis.metrics.as_slice()).unwrap_or_default();
-    let question = || "vector(1)".to_owned();
     for metric in metrics {
         let query = if let Some(reference) = &metric.template_ref {
             let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&canary.key.namespace);
             let which = format!("metric template {}.{namespace}", reference.name);
             let found = template(context, canary, metric).await;
             let (namespace, template) = found.map_err(|detail| format!("{which} error: {detail}"))?;
-            if template.provider.type_ != "prometheus" {
-                continue;
-            }
-            match template_request(context, &namespace, template, question()).await {
+            match template_request(context, &namespace, template, String::new()).await {
                 Ok(query) => query,
                 Err(Reading::ProviderError(Fault::Secret(name), detail)) => {
                     return Err(format!("{which} secret {name} error: {detail}"));
@@ -302,16 +298,9 @@ async fn probe(context: &Context, canary: &CanaryView) -> Result<(), String> {
                 Err(_) => continue,
             }
         } else {
-            prometheus(context.metrics_server(canary), question())
+            prometheus(context.metrics_server(canary), String::new())
         };
-        let address = query.address.clone();
-        match context.ports.metrics.query(query).await {
-            ports::Reading::Value(1.0) => {}
-            ports::Reading::Value(value) => return Err(format!("{address} answered {value} to vector(1)")),
-            ports::Reading::NoData(detail)
-            | ports::Reading::Inconclusive(detail)
-            | ports::Reading::ProviderError(detail) => return Err(detail),
-        }
+        context.ports.metrics.probe(query).await?;
     }
     Ok(())
 }

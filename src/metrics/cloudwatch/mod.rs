@@ -6,7 +6,7 @@ mod signature;
 use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use roxmltree::Document;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
 use super::Environment;
@@ -16,14 +16,25 @@ use crate::ports::Reading;
 /// Points that are asked for (Flagger: the same). The newest comes first.
 const POINTS: &str = "20";
 
+/// One metric that need not be there: the answer has no values then. It needs exactly the right that a query needs.
+pub(super) async fn probe(ask: &Ask<'_>, environment: &Environment) -> Result<(), String> {
+    let metric = json!({"Namespace": "serin", "MetricName": "probe"});
+    let query = json!([{"Id": "probe", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}]);
+    send(ask, environment, &query).await.map(drop)
+}
+
 pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Reading, String> {
-    let region = ask.query.region.as_deref().map(str::trim).filter(|region| is_region(region));
-    let region = region.ok_or("the cloudwatch template has no `region`, or none such as eu-west-1")?;
     let queries: Value = serde_json::from_str(&ask.query.query)
         .map_err(|error| format!("reading the query: {error}: it is a JSON list of MetricDataQuery"))?;
     let Value::Array(_) = queries else { return Err("the query is no JSON list of MetricDataQuery".to_owned()) };
+    read(&send(ask, environment, &queries).await?)
+}
+
+async fn send(ask: &Ask<'_>, environment: &Environment, queries: &Value) -> Result<String, String> {
+    let region = ask.query.region.as_deref().map(str::trim).filter(|region| is_region(region));
+    let region = region.ok_or("the cloudwatch template has no `region`, or none such as eu-west-1")?;
     let credentials = credentials::find(ask, environment, region).await?;
-    let body = form(ask.period(), &queries);
+    let body = form(ask.period(), queries);
     let own = Some(ask.query.address.clone()).filter(|address| !address.is_empty());
     let endpoint = own.or_else(|| environment("AWS_ENDPOINT_URL_CLOUDWATCH"));
     let url = http_url(&endpoint.unwrap_or_else(|| format!("https://monitoring.{region}.{}", domain(region))))?;
@@ -37,7 +48,7 @@ pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Read
     if !status.is_success() {
         return Err(format!("querying cloudwatch: {} {}", status.as_u16(), refusal(&text)));
     }
-    read(&text)
+    Ok(text.into_owned())
 }
 
 /// The parameters of the call.
