@@ -44,8 +44,9 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
     }
     // What is plainly wrong is told by the lints.
     let unsupported = rollout::unsupported(view, provider.unwrap_or("contour"));
-    let refused = provider.filter(|_| unsupported.is_none()).and_then(|name| traffic::refused(name, view));
-    if let Some(message) = refused {
+    let router = provider.and_then(traffic::without_cluster);
+    let router = router.as_deref();
+    if let Some(message) = router.filter(|_| unsupported.is_none()).and_then(|router| router.refused(view)) {
         report("/spec/service", Severity::Error, message, "the canary would never get a route");
     }
     let ours = |message: &String| message.contains("not supported") || message.contains("Knative");
@@ -59,7 +60,7 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
         };
         report(&pointer, Severity::Error, message, LATER);
     }
-    for field in provider.map(|name| traffic::unsupported_fields(name, view)).unwrap_or_default() {
+    for field in router.map(|router| router.unsupported_fields(view)).unwrap_or_default() {
         let pointer = match field.strip_prefix("analysis.") {
             Some(field) => format!("{area}/{}", field.replace('.', "/")),
             None => format!("/spec/{}", field.replace('.', "/")),

@@ -43,6 +43,37 @@ pub(crate) fn canary(fields: Value) -> CanaryView {
     CanaryView::from_object(&Object(json!({"metadata": metadata, "spec": spec}))).unwrap()
 }
 
+/// A cluster with what users of any provider have.
+pub(crate) fn everything() -> Arc<MemoryCluster> {
+    let cluster = MemoryCluster::default();
+    let backend = json!({"service": {"name": "podinfo", "port": {"number": 80}}});
+    let rules = json!([{"host": "app.example.com", "http": {"paths": [
+        {"path": "/", "pathType": "Prefix", "backend": backend}]}}]);
+    let apisix = json!([{"name": "all", "match": {"paths": ["/*"]},
+        "backends": [{"serviceName": "podinfo", "servicePort": 80}]}]);
+    let revisions = json!({"metadata": {"name": "podinfo", "namespace": "test",
+        "annotations": {"flagger.app/primary-revision": "podinfo-1"}},
+        "status": {"latestCreatedRevisionName": "podinfo-2", "latestReadyRevisionName": "podinfo-2"}});
+    let of = |api_version: &str, kind: &str, name: &str, rest: Value| {
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "test"}});
+        object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        cluster.seed(Object(object));
+    };
+    of("networking.k8s.io/v1", "Ingress", "podinfo", json!({"spec": {"rules": rules}}));
+    of("apisix.apache.org/v2", "ApisixRoute", "podinfo", json!({"spec": {"http": apisix}}));
+    of("serving.knative.dev/v1", "Service", "podinfo", revisions);
+    for name in ["podinfo-primary", "podinfo-canary"] {
+        of("v1", "Service", name, json!({"spec": {"selector": {"app": name}}}));
+    }
+    Arc::new(cluster)
+}
+
+/// The router of a provider over a cluster.
+pub(crate) fn over(provider: &str, cluster: Arc<MemoryCluster>) -> Arc<dyn TrafficRouter> {
+    super::router(provider, cluster, super::Options::default()).unwrap()
+}
+
 /// Runs the whole suite.
 pub(crate) async fn conforms(case: Case<'_>) {
     generated_route(&case).await;

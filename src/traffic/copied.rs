@@ -85,7 +85,10 @@ impl<C: Copy> Copied<C> {
         weights: Weights,
         set: bool,
     ) -> Result<(), RouteError> {
-        self.copy.check(canary)?;
+        // Back to the primary there is always a way.
+        if live.is_none() || weights.canary > 0 {
+            self.copy.check(canary)?;
+        }
         let (user_key, key) = self.copy.keys(canary)?;
         let user = self.cluster.get(&user_key).await?;
         let user = user.ok_or_else(|| RouteError::Unusable(self.copy.missing(&user_key)))?;
@@ -126,7 +129,8 @@ impl<C: Copy> TrafficRouter for Copied<C> {
 
     async fn finalize(&self, canary: &CanaryView) -> Result<(), RouteError> {
         if self.copy.is_deleted()
-            && let Some(live) = self.live(canary).await?
+            && let Ok((_, key)) = self.copy.keys(canary)
+            && let Some(live) = self.cluster.get(&key).await?
             && is_controlled_by(&live, canary)
         {
             self.cluster.delete(&live.key(), Some(live.uid())).await?;
@@ -138,14 +142,14 @@ impl<C: Copy> TrafficRouter for Copied<C> {
         self.copy.keys(canary).map(|(user, copy)| vec![user, copy]).unwrap_or_default()
     }
 
+    fn refused(&self, canary: &CanaryView) -> Option<String> {
+        let made = self.copy.keys(canary).and_then(|_| self.copy.check(canary));
+        made.err().map(|refusal| refusal.to_string())
+    }
+
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
         self.copy.unsupported_fields(canary)
     }
-}
-
-/// Why no copy can be made for a canary.
-pub(super) fn refused(copy: &impl Copy, canary: &CanaryView) -> Option<String> {
-    copy.keys(canary).map(drop).and_then(|()| copy.check(canary)).err().map(|refusal| refusal.to_string())
 }
 
 const INGRESS: &str = "networking.k8s.io/v1";

@@ -1,14 +1,12 @@
 //! The page of what each provider honours, made by asking the code: one canary for each field, one question for each.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::conformance::canary;
-use super::{Options, PROVIDERS, refused, router, unsupported_fields};
+use super::{names, without_cluster};
 use crate::api::CanaryView;
-use crate::cluster::memory::MemoryCluster;
 use crate::rollout::queries::observer;
 
 /// A column: its title, the fields that are probed, and the dotted path under which they would be reported.
@@ -86,7 +84,7 @@ fn tables() -> [(&'static str, Vec<Probe>); 3] {
 }
 
 /// The probe as a canary that has what the provider needs besides.
-fn asked(provider: &str, fields: &Value) -> CanaryView {
+pub(super) fn asked(provider: &str, fields: &Value) -> CanaryView {
     let mut fields = fields.clone();
     fields["ingressRef"] = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "podinfo"});
     fields["routeRef"] = json!({"apiVersion": "apisix.apache.org/v2", "kind": "ApisixRoute", "name": "podinfo"});
@@ -103,14 +101,14 @@ fn asked(provider: &str, fields: &Value) -> CanaryView {
 
 fn honours(provider: &str, probe: &Probe) -> bool {
     let canary = asked(provider, &probe.fields);
-    let reported = unsupported_fields(provider, &canary);
+    let router = without_cluster(provider).unwrap();
+    let reported = router.unsupported_fields(&canary);
     let within = |field: &String| *field == probe.path || field.starts_with(&format!("{}.", probe.path));
-    !reported.iter().any(within) && refused(provider, &canary).is_none()
+    !reported.iter().any(within) && router.refused(&canary).is_none()
 }
 
 fn routes(provider: &str) -> bool {
-    let router = router(provider, Arc::new(MemoryCluster::default()), Options::default()).unwrap();
-    !router.objects(&asked(provider, &json!({}))).is_empty()
+    !without_cluster(provider).unwrap().objects(&asked(provider, &json!({}))).is_empty()
 }
 
 /// The provider's name, with a link to its page where there is one.
@@ -133,8 +131,7 @@ fn page() -> String {
          | provider | traffic in steps | Blue/Green | built-in metrics of |\n|---|---|---|---|\n",
     );
     let mark = |honoured: bool| if honoured { "yes" } else { "–" };
-    for provider in PROVIDERS {
-        let name = provider.name;
+    for name in names() {
         let metrics = match observer(name) {
             "http" => "the pods (`http_request_duration_seconds`)",
             other => other,
@@ -146,9 +143,9 @@ fn page() -> String {
         let titles: Vec<_> = probes.iter().map(|probe| probe.title).collect();
         page +=
             &format!("\n## {title}\n\n| provider | {} |\n|---|{}\n", titles.join(" | "), "---|".repeat(probes.len()));
-        for provider in PROVIDERS {
-            let marks: Vec<_> = probes.iter().map(|probe| mark(honours(provider.name, probe))).collect();
-            page += &format!("| {} | {} |\n", named(provider.name), marks.join(" | "));
+        for provider in names() {
+            let marks: Vec<_> = probes.iter().map(|probe| mark(honours(provider, probe))).collect();
+            page += &format!("| {} | {} |\n", named(provider), marks.join(" | "));
         }
     }
     page

@@ -5,6 +5,7 @@
 
 pub mod apisix;
 pub mod appmesh;
+mod condition;
 #[cfg(test)]
 mod conformance;
 pub mod contour;
@@ -19,6 +20,11 @@ pub mod kuma;
 #[cfg(test)]
 mod matrix;
 pub mod nginx;
+mod nowhere;
+#[cfg(test)]
+mod readiness_tests;
+#[cfg(test)]
+mod refusal_tests;
 pub mod routed;
 pub mod skipper;
 pub mod smi;
@@ -29,7 +35,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api;
-use crate::api::CanaryView;
 use crate::domain::{FieldManager, Object};
 use crate::ports::{Cluster, ClusterError, TrafficRouter};
 
@@ -44,142 +49,46 @@ pub struct Options {
     pub mesh: Option<String>,
 }
 
-/// One implemented provider.
-struct Provider {
-    name: &'static str,
-    router: fn(Arc<dyn Cluster>, Options) -> Arc<dyn TrafficRouter>,
-    unsupported_fields: fn(&CanaryView) -> Vec<String>,
-    refused: fn(&CanaryView) -> Option<String>,
-}
+/// How the router of a provider is made.
+type Make = fn(Arc<dyn Cluster>, Options) -> Arc<dyn TrafficRouter>;
 
 /// The implemented providers, by name.
-const PROVIDERS: &[Provider] = &[
-    Provider {
-        name: "apisix",
-        router: |cluster, _| Arc::new(apisix::router(cluster)),
-        unsupported_fields: apisix::unsupported_fields,
-        refused: apisix::refused,
-    },
-    Provider {
-        name: "appmesh",
-        router: |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta1)),
-        unsupported_fields: |canary| appmesh::unsupported_fields(canary, appmesh::Version::V1Beta1),
-        refused: |canary| appmesh::refused(canary, appmesh::Version::V1Beta1),
-    },
-    Provider {
-        name: "appmesh:v1beta2",
-        router: |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta2)),
-        unsupported_fields: |canary| appmesh::unsupported_fields(canary, appmesh::Version::V1Beta2),
-        refused: |canary| appmesh::refused(canary, appmesh::Version::V1Beta2),
-    },
-    Provider {
-        name: "contour",
-        router: |cluster, options| Arc::new(contour::router(cluster, options.ingress_class)),
-        unsupported_fields: contour::unsupported_fields,
-        refused: contour::refused,
-    },
-    Provider {
-        name: "gatewayapi:v1",
-        router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1)),
-        unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1),
-        refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1),
-    },
-    Provider {
-        name: "gatewayapi:v1beta1",
-        router: |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1)),
-        unsupported_fields: |canary| gatewayapi::unsupported_fields(canary, gatewayapi::Version::V1Beta1),
-        refused: |canary| gatewayapi::refused(canary, gatewayapi::Version::V1Beta1),
-    },
-    Provider {
-        name: "gloo",
-        router: |cluster, _| Arc::new(gloo::router(cluster)),
-        unsupported_fields: gloo::unsupported_fields,
-        refused: gloo::refused,
-    },
-    Provider {
-        name: "istio",
-        router: |cluster, _| Arc::new(istio::router(cluster)),
-        unsupported_fields: istio::unsupported_fields,
-        refused: istio::refused,
-    },
-    Provider {
-        name: "knative",
-        router: |cluster, _| Arc::new(knative::Knative::new(cluster)),
-        unsupported_fields: knative::unsupported_fields,
-        refused: |_| None,
-    },
-    Provider {
-        name: "kubernetes",
-        router: |_, _| Arc::new(kubernetes::Kubernetes),
-        unsupported_fields: |canary| kubernetes::Kubernetes.unsupported_fields(canary),
-        refused: |_| None,
-    },
-    Provider {
-        name: "kuma",
-        router: |cluster, _| Arc::new(kuma::router(cluster)),
-        unsupported_fields: kuma::unsupported_fields,
-        refused: kuma::refused,
-    },
-    Provider {
-        name: "linkerd",
-        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh)),
-        unsupported_fields: smi::unsupported_fields,
-        refused: smi::refused,
-    },
-    Provider {
-        name: "nginx",
-        router: |cluster, options| Arc::new(nginx::router(cluster, options.ingress_annotations_prefix)),
-        unsupported_fields: nginx::unsupported_fields,
-        refused: nginx::refused,
-    },
-    Provider {
-        name: "osm",
-        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh)),
-        unsupported_fields: smi::unsupported_fields,
-        refused: smi::refused,
-    },
-    Provider {
-        name: "skipper",
-        router: |cluster, _| Arc::new(skipper::router(cluster)),
-        unsupported_fields: skipper::unsupported_fields,
-        refused: skipper::refused,
-    },
-    Provider {
-        name: "smi:v1alpha1",
-        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh)),
-        unsupported_fields: smi::unsupported_fields,
-        refused: smi::refused,
-    },
-    Provider {
-        name: "smi:v1alpha2",
-        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh)),
-        unsupported_fields: smi::unsupported_fields,
-        refused: smi::refused,
-    },
-    Provider {
-        name: "smi:v1alpha3",
-        router: |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha3, options.mesh)),
-        unsupported_fields: smi::unsupported_fields,
-        refused: smi::refused,
-    },
-    Provider {
-        name: "traefik",
-        router: |cluster, _| Arc::new(traefik::router(cluster)),
-        unsupported_fields: traefik::unsupported_fields,
-        refused: traefik::refused,
-    },
+const PROVIDERS: &[(&str, Make)] = &[
+    ("apisix", |cluster, _| Arc::new(apisix::router(cluster))),
+    ("appmesh", |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta1))),
+    ("appmesh:v1beta2", |cluster, _| Arc::new(appmesh::router(cluster, appmesh::Version::V1Beta2))),
+    ("contour", |cluster, options| Arc::new(contour::router(cluster, options.ingress_class))),
+    ("gatewayapi:v1", |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1))),
+    ("gatewayapi:v1beta1", |cluster, _| Arc::new(gatewayapi::router(cluster, gatewayapi::Version::V1Beta1))),
+    ("gloo", |cluster, _| Arc::new(gloo::router(cluster))),
+    ("istio", |cluster, _| Arc::new(istio::router(cluster))),
+    ("knative", |cluster, _| Arc::new(knative::Knative::new(cluster))),
+    ("kubernetes", |_, _| Arc::new(kubernetes::Kubernetes)),
+    ("kuma", |cluster, _| Arc::new(kuma::router(cluster))),
+    ("linkerd", |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh))),
+    ("nginx", |cluster, options| Arc::new(nginx::router(cluster, options.ingress_annotations_prefix))),
+    ("osm", |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh))),
+    ("skipper", |cluster, _| Arc::new(skipper::router(cluster))),
+    ("smi:v1alpha1", |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha1, options.mesh))),
+    ("smi:v1alpha2", |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha2, options.mesh))),
+    ("smi:v1alpha3", |cluster, options| Arc::new(smi::router(cluster, smi::Version::V1Alpha3, options.mesh))),
+    ("traefik", |cluster, _| Arc::new(traefik::router(cluster))),
 ];
+
+fn names() -> impl Iterator<Item = &'static str> {
+    PROVIDERS.iter().map(|(name, _)| *name)
+}
 
 /// The names of the implemented providers, for people.
 pub fn supported() -> String {
-    let names: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
+    let names: Vec<_> = names().collect();
     names.join(", ")
 }
 
 /// The implemented provider that a name means. Flagger's flag admits names that its CRD does not: `gatewayapi:v1alpha2`,
 /// taken for v1, whatever begins with `appmesh` or `gloo`, and the name of a mesh after `smi:VERSION`
 /// (`pkg/router/factory.go`).
-fn find(name: &str) -> Option<&'static Provider> {
+fn find(name: &str) -> Option<Make> {
     let name = mesh(name).map_or(name, |(version, _)| version);
     let name = match name {
         "gatewayapi:v1alpha2" => "gatewayapi:v1",
@@ -188,7 +97,7 @@ fn find(name: &str) -> Option<&'static Provider> {
         name if name.starts_with("gloo:") => "gloo",
         name => name,
     };
-    PROVIDERS.iter().find(|provider| provider.name == name)
+    PROVIDERS.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
 }
 
 /// `smi:VERSION` and the mesh behind it.
@@ -208,22 +117,18 @@ pub fn is_known(name: &str) -> bool {
 /// A provider that Flagger knows and serin does not implement yet, or that nobody knows, is refused by name. (Flagger
 /// takes an unknown name for Istio.)
 pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Result<Arc<dyn TrafficRouter>, String> {
-    if let Some(found) = find(provider) {
+    if let Some(make) = find(provider) {
         let mesh = mesh(provider).map(|(_, mesh)| mesh.to_owned());
-        return Ok((found.router)(cluster, Options { mesh, ..options }));
+        return Ok(make(cluster, Options { mesh, ..options }));
     }
     let how = if api::canary::PROVIDERS.contains(&provider) { "not implemented yet" } else { "unknown" };
     Err(format!("provider `{provider}` is {how}; supported are: {}", supported()))
 }
 
-/// Fields of a canary that a provider cannot honour, as the Canary writes them; none for a provider that is not there.
-pub fn unsupported_fields(provider: &str, canary: &CanaryView) -> Vec<String> {
-    find(provider).map(|found| (found.unsupported_fields)(canary)).unwrap_or_default()
-}
-
-/// Why a provider could not write the first route of a canary, as far as the Canary itself tells.
-pub fn refused(provider: &str, canary: &CanaryView) -> Option<String> {
-    (find(provider)?.refused)(canary)
+/// The router of a provider for questions about Canaries that are in no cluster: it has none to read or write. `None` for a
+/// provider that is not there.
+pub fn without_cluster(provider: &str) -> Option<Arc<dyn TrafficRouter>> {
+    router(provider, Arc::new(nowhere::Nowhere), Options::default()).ok()
 }
 
 /// Applies `desired` as the engine where that changes something; `live` is what is there.
@@ -283,12 +188,9 @@ mod tests {
     #[test]
     fn providers_are_found_by_name_and_others_refused_by_name() {
         let router = |name: &str| super::router(name, Arc::new(MemoryCluster::default()), Options::default()).err();
-        for name in PROVIDERS.iter().map(|provider| provider.name).chain([
-            "gatewayapi:v1alpha2",
-            "appmesh:v1beta1",
-            "gloo:gloo-system",
-            "smi:v1alpha2:linkerd",
-        ]) {
+        for name in
+            names().chain(["gatewayapi:v1alpha2", "appmesh:v1beta1", "gloo:gloo-system", "smi:v1alpha2:linkerd"])
+        {
             assert_eq!(router(name), None);
         }
         let there_is = format!("supported are: {}", super::supported());

@@ -39,6 +39,15 @@ pub trait Route: Send + Sync {
     /// Key of a canary's route.
     fn key(&self, canary: &CanaryView) -> ObjectKey;
 
+    /// Why the canary itself can have no route here, as far as the parts of it tell that the route is not made from.
+    ///
+    /// # Errors
+    /// `Unsupported` with words that say what to change.
+    fn check(&self, canary: &CanaryView) -> Result<(), Refusal> {
+        let _ = canary;
+        Ok(())
+    }
+
     /// The route as it should be, limited to the fields that are ours.
     ///
     /// # Errors
@@ -127,6 +136,10 @@ impl<R: Route> Routed<R> {
     }
 
     async fn write(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<(), RouteError> {
+        // Back to the primary there is always a way.
+        if live.is_none() || weights.canary > 0 {
+            self.route.check(canary)?;
+        }
         let desired = self.route.desired(live, canary, weights)?;
         Ok(apply_change(&*self.cluster, live, &desired).await?)
     }
@@ -187,17 +200,13 @@ impl<R: Route> TrafficRouter for Routed<R> {
     }
 
     fn refused(&self, canary: &CanaryView) -> Option<String> {
-        refused(&self.route, canary)
+        let made = self.route.check(canary).and_then(|()| self.route.desired(None, canary, Weights::PRIMARY));
+        made.err().map(|refusal| refusal.to_string())
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
         self.route.unsupported_fields(canary)
     }
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(route: &impl Route, canary: &CanaryView) -> Option<String> {
-    route.desired(None, canary, Weights::PRIMARY).err().map(|refusal| refusal.to_string())
 }
 
 /// Refuses weights that no request could follow.

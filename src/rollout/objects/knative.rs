@@ -85,7 +85,7 @@ pub fn lagging(service: &Object) -> Option<String> {
     let is = |condition: &Value, field: &str, value: &str| condition.get(field).and_then(Value::as_str) == Some(value);
     if let Some(routes) = conditions.iter().find(|c| is(c, "type", "RoutesReady") && is(c, "status", "False")) {
         let message = routes.get("message").and_then(Value::as_str).unwrap_or_default();
-        return Some(format!("the routes of Knative Service {name} are not ready: {message}"));
+        return Some(format!("Knative Service {name}: condition RoutesReady is False: {message}"));
     }
     let reported = list(service, "/status/traffic");
     if reported.is_empty() {
@@ -167,7 +167,7 @@ mod tests {
             (reported(25, 2), Some("has not taken over generation 3")),
             (
                 json!({"conditions": [{"type": "RoutesReady", "status": "False", "message": "no such revision"}]}),
-                Some("not ready: no such revision"),
+                Some("condition RoutesReady is False: no such revision"),
             ),
         ] {
             let why = lagging(&service(asked.clone(), status));

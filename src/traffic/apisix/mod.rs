@@ -9,7 +9,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::copied::{self, Copied, Copy};
+use super::condition;
+use super::copied::{Copied, Copy};
 use super::routed::{Refusal, unhonoured, without_ab};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
@@ -25,16 +26,6 @@ pub struct CanaryRoute;
 /// A router that writes through `cluster`.
 pub fn router(cluster: Arc<dyn Cluster>) -> Apisix {
     Copied::new(cluster, CanaryRoute)
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    copied::refused(&CanaryRoute, canary)
-}
-
-/// Fields of the canary that have no effect here, as dotted paths.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    unhonoured(canary, &[])
 }
 
 impl Copy for CanaryRoute {
@@ -68,7 +59,8 @@ impl Copy for CanaryRoute {
     }
 
     fn verified(&self, live: &Object) -> Verified {
-        route::verified(live)
+        // APISIX's controller writes it once it has synchronised a route.
+        condition::verified(live, "ResourcesAvailable")
     }
 
     fn is_deleted(&self) -> bool {
@@ -76,6 +68,6 @@ impl Copy for CanaryRoute {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        unhonoured(canary, &[])
     }
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
-use crate::ports::Verified;
 use crate::rollout::objects::owner_reference;
 use crate::traffic::routed::Refusal;
 
@@ -102,24 +101,6 @@ pub(super) fn weights(live: &Object, canary: &CanaryView) -> Result<Weights, Ref
     }
     // A share of something positive is within 0 and 100.
     Ok(Weights::canary((100.0 * of_canary / (of_primary + of_canary)).round() as u8))
-}
-
-/// Reads the condition `ResourcesAvailable`, which APISIX's controller writes once it has synchronised a route.
-pub(super) fn verified(live: &Object) -> Verified {
-    let conditions = live.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let Some(found) = conditions.into_iter().find(|condition| text(condition, "type") == "ResourcesAvailable") else {
-        return Verified::CannotTell;
-    };
-    let observed = found.get("observedGeneration").and_then(Value::as_i64);
-    if observed.is_some_and(|observed| observed < live.generation()) {
-        return Verified::No(format!("APISIX has not taken over generation {} yet", live.generation()));
-    }
-    if text(found, "status") == "True" {
-        return Verified::Yes;
-    }
-    let (reason, message) = (text(found, "reason"), text(found, "message"));
-    Verified::No(format!("condition ResourcesAvailable of ApisixRoute {} is False: {reason}: {message}", live.name()))
 }
 
 fn backends(rule: &Value) -> &[Value] {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{refused, route, router};
+use super::{route, router};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
-use crate::ports::{RouteError, TrafficRouter, Verified};
+use crate::ports::{RouteError, TrafficRouter};
 
 fn spec() -> Value {
     json!({"routeRef": {"apiVersion": "apisix.apache.org/v2", "kind": "ApisixRoute", "name": "web"}})
@@ -74,7 +74,10 @@ async fn what_is_missing_or_in_the_way_is_named() {
     let cluster = Arc::new(MemoryCluster::default());
     let router = router(cluster.clone());
     let message = |result: Result<(), RouteError>| result.unwrap_err().to_string();
-    assert_eq!(refused(&canary(json!({}))).unwrap(), "routeRef is missing: provider apisix needs an ApisixRoute");
+    assert_eq!(
+        router.refused(&canary(json!({}))).unwrap(),
+        "routeRef is missing: provider apisix needs an ApisixRoute"
+    );
     assert_eq!(
         message(router.reconcile(&plain()).await),
         "apisix route web.test get query error: apisixroutes.apisix.apache.org \"web\" not found"
@@ -104,23 +107,6 @@ async fn what_is_missing_or_in_the_way_is_named() {
     let mut asked = spec();
     asked["analysis"] = test;
     assert!(message(router.set(&canary(asked), Weights::canary(100)).await).contains("cannot route by analysis.match"));
-}
-
-#[test]
-fn readiness_is_read_from_the_status_of_this_generation() {
-    let route = |status: Value| Object(json!({"metadata": {"name": "x", "generation": 2}, "status": status}));
-    let condition = |status: &str, observed: i64| {
-        json!({"conditions": [{"type": "ResourcesAvailable", "status": status, "observedGeneration": observed,
-            "reason": "ResourceSyncAborted", "message": "service not found"}]})
-    };
-    assert_eq!(route::verified(&route(Value::Null)), Verified::CannotTell);
-    assert_eq!(route::verified(&route(condition("True", 2))), Verified::Yes);
-    assert_eq!(
-        route::verified(&route(condition("True", 1))),
-        Verified::No("APISIX has not taken over generation 2 yet".to_owned())
-    );
-    let words = "condition ResourcesAvailable of ApisixRoute x is False: ResourceSyncAborted: service not found";
-    assert_eq!(route::verified(&route(condition("False", 2))), Verified::No(words.to_owned()));
 }
 
 #[tokio::test]

@@ -11,10 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-pub(crate) use routes::unsupported_fields;
-
+use super::condition;
 use super::routed::{self, Refusal, Route, Routed};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
@@ -80,11 +77,12 @@ impl Route for Version {
     }
 
     fn verified(&self, live: &Object) -> Verified {
-        verified(live)
+        // v1beta1 reports nothing that is about a generation.
+        condition::verified(live, "VirtualRouterActive")
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary, *self)
+        routes::unsupported_fields(canary, *self)
     }
 
     fn sources(&self, canary: &CanaryView) -> Vec<ObjectKey> {
@@ -120,25 +118,4 @@ impl Route for Version {
     fn precedes_pods(&self, companion: &ObjectKey) -> bool {
         companion.gvk.kind == "VirtualNode"
     }
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView, version: Version) -> Option<String> {
-    routed::refused(&version, canary)
-}
-
-/// Reads the condition `VirtualRouterActive` of v1beta2; v1beta1 reports nothing that is about a generation.
-fn verified(live: &Object) -> Verified {
-    let conditions = live.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let Some(active) = conditions.into_iter().find(|condition| text(condition, "type") == "VirtualRouterActive") else {
-        return Verified::CannotTell;
-    };
-    if live.int("/status/observedGeneration").is_some_and(|observed| observed < live.generation()) {
-        return Verified::No(format!("App Mesh has not taken over generation {} yet", live.generation()));
-    }
-    if text(active, "status") == "True" {
-        return Verified::Yes;
-    }
-    Verified::No(format!("VirtualRouter is not active: {} {}", text(active, "reason"), text(active, "message")))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{Route, Version, routes, verified};
+use super::{Route, Version, routes};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
-use crate::ports::{TrafficRouter, Verified};
+use crate::ports::TrafficRouter;
 
 const BOTH: [Version; 2] = [Version::V1Beta1, Version::V1Beta2];
 
@@ -109,23 +109,6 @@ fn grpc_ports_and_access_logs() {
     assert_eq!(nodes[0].str("/spec/listeners/0/portMapping/protocol"), "grpc");
     assert_eq!(nodes[0].str("/spec/logging/accessLog/file/path"), "/dev/stdout");
     assert!(Version::V1Beta2.companions(&wanted, &[]).unwrap_err().to_string().contains("Service podinfo-primary"));
-}
-
-#[test]
-fn verification_reads_the_condition_of_the_router() {
-    let live = |status: Value| Object(json!({"metadata": {"generation": 2}, "status": status}));
-    let active =
-        |status: &str| json!([{"type": "VirtualRouterActive", "status": status, "reason": "R", "message": "m"}]);
-    assert_eq!(verified(&live(json!({}))), Verified::CannotTell);
-    assert_eq!(verified(&live(json!({"conditions": active("True"), "observedGeneration": 2}))), Verified::Yes);
-    assert_eq!(
-        verified(&live(json!({"conditions": active("False")}))),
-        Verified::No("VirtualRouter is not active: R m".to_owned())
-    );
-    assert_eq!(
-        verified(&live(json!({"conditions": active("True"), "observedGeneration": 1}))),
-        Verified::No("App Mesh has not taken over generation 2 yet".to_owned())
-    );
 }
 
 fn users_router(version: Version) -> Object {

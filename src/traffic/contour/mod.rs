@@ -9,11 +9,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-pub(crate) use routes::unsupported_fields;
-
-use super::routed::{self, Refusal, Route, Routed};
+use super::condition;
+use super::routed::{Refusal, Route, Routed};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, Verified};
@@ -50,40 +47,26 @@ impl Route for HttpProxy {
     }
 
     fn verified(&self, live: &Object) -> Verified {
-        verified(live)
+        match condition::verified(live, "Valid") {
+            Verified::CannotTell => current_status(live),
+            told => told,
+        }
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        routes::unsupported_fields(canary)
     }
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routed::refused(&HttpProxy { ingress_class: None }, canary)
-}
-
-/// Reads the condition `Valid`. A proxy that no Contour has looked at carries the default status `NotReconciled` without
-/// conditions, which tells nothing.
-fn verified(live: &Object) -> Verified {
-    let conditions = live.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let Some(valid) = conditions.into_iter().find(|condition| text(condition, "type") == "Valid") else {
-        return match live.str("/status/currentStatus") {
-            "valid" => Verified::Yes,
-            "" | "NotReconciled" => Verified::CannotTell,
-            other => Verified::No(format!("HTTPProxy is {other}: {}", live.str("/status/description"))),
-        };
-    };
-    let observed = valid.get("observedGeneration").and_then(Value::as_i64);
-    if observed.is_some_and(|observed| observed < live.generation()) {
-        return Verified::No(format!("Contour has not taken over generation {} yet", live.generation()));
+/// Reads the status without conditions. A proxy that no Contour has looked at has the default `NotReconciled`, which tells
+/// nothing.
+fn current_status(live: &Object) -> Verified {
+    match live.str("/status/currentStatus") {
+        "valid" => Verified::Yes,
+        "" | "NotReconciled" => Verified::CannotTell,
+        other => {
+            let description = live.str("/status/description");
+            Verified::No(format!("HTTPProxy {} is {other}: {description}", live.name()))
+        }
     }
-    if text(valid, "status") == "True" {
-        return Verified::Yes;
-    }
-    let errors = valid.get("errors").and_then(Value::as_array).into_iter().flatten();
-    let errors: Vec<_> = errors.map(|error| format!("{}: {}", text(error, "reason"), text(error, "message"))).collect();
-    let detail = if errors.is_empty() { text(valid, "message") } else { errors.join("; ") };
-    Verified::No(format!("HTTPProxy is {}: {detail}", live.str("/status/currentStatus")))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{Refusal, routes, verified};
+use super::{Refusal, routes};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, Weights};
-use crate::ports::{TrafficRouter, Verified};
+use crate::ports::TrafficRouter;
 
 fn route(canary: &CanaryView, live: Option<&Object>, weights: Weights) -> Object {
     routes::desired(live, canary, None, weights).unwrap()
@@ -186,31 +186,6 @@ async fn q02_drift_is_corrected_without_touching_the_weights() {
         "what was ours goes again"
     );
     assert_eq!(router.observe(&plain).await.unwrap(), Some(Weights::canary(40)));
-}
-
-#[test]
-fn verification_reads_the_status_of_this_generation() {
-    let proxy =
-        |generation: i64, status: Value| Object(json!({"metadata": {"generation": generation}, "status": status}));
-    let valid = |status: &str, observed: i64| {
-        json!({"currentStatus": "valid", "conditions": [
-        {"type": "Valid", "status": status, "observedGeneration": observed, "errors": [{"reason": "Orphaned", "message": "not included"}]}]})
-    };
-    assert_eq!(
-        verified(&proxy(2, json!({"currentStatus": "NotReconciled", "description": "Waiting for controller"}))),
-        Verified::CannotTell
-    );
-    assert_eq!(verified(&proxy(2, Value::Null)), Verified::CannotTell);
-    assert_eq!(verified(&proxy(2, valid("True", 2))), Verified::Yes);
-    assert_eq!(
-        verified(&proxy(2, valid("True", 1))),
-        Verified::No("Contour has not taken over generation 2 yet".to_owned())
-    );
-    assert_eq!(
-        verified(&proxy(2, valid("False", 2))),
-        Verified::No("HTTPProxy is valid: Orphaned: not included".to_owned())
-    );
-    assert_eq!(verified(&proxy(2, json!({"currentStatus": "valid"}))), Verified::Yes);
 }
 
 #[tokio::test]

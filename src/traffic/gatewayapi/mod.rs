@@ -15,10 +15,9 @@ mod view;
 
 use std::sync::Arc;
 
-pub(crate) use fields::unsupported_fields;
 pub use routes::Version;
 
-use super::routed::{self, Refusal, Route, Routed};
+use super::routed::{Refusal, Route, Routed};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, Verified};
@@ -53,11 +52,6 @@ impl Route for Version {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary, *self)
+        fields::unsupported_fields(canary, *self)
     }
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView, version: Version) -> Option<String> {
-    routed::refused(&version, canary)
 }

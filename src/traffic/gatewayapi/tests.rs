@@ -209,7 +209,7 @@ fn v1beta1_has_neither_timeouts_nor_cors_and_takes_a_service_as_parent() {
         Some(&json!({"parentRefs": [parent], "rules": [
             {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": backends(100, 0)}]}))
     );
-    let unsupported = super::unsupported_fields(&canary, Version::V1Beta1);
+    let unsupported = super::fields::unsupported_fields(&canary, Version::V1Beta1);
     assert_eq!(unsupported, ["service.timeout", "service.corsPolicy"]);
 }
 

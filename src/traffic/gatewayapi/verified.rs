@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::domain::Object;
 use crate::ports::Verified;
+use crate::traffic::condition;
 
 /// Conditions that a route in force has. `ResolvedRefs` is `False` when a Service is not there, and then its part of the
 /// requests is answered with 500.
@@ -44,29 +45,7 @@ fn identity(reference: &Value, route: &Object) -> Vec<String> {
 }
 
 fn of_entry(entry: &Value, live: &Object, parent: &str) -> Verified {
-    let conditions = entry.get("conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut answer = Verified::CannotTell;
-    for name in CONDITIONS {
-        let Some(condition) = conditions.iter().find(|condition| text(condition, "type") == name) else { continue };
-        let observed = condition.get("observedGeneration").and_then(Value::as_i64);
-        if observed.is_some_and(|observed| observed < live.generation()) {
-            let generation = live.generation();
-            return Verified::No(format!("{parent}: condition {name} is not about generation {generation} yet"));
-        }
-        match text(condition, "status").as_str() {
-            "True" if name == "Accepted" => answer = Verified::Yes,
-            "True" => {}
-            status => {
-                let words: Vec<_> = ["reason", "message"]
-                    .map(|field| text(condition, field))
-                    .into_iter()
-                    .filter(|w| !w.is_empty())
-                    .collect();
-                let colon = if words.is_empty() { "" } else { ": " };
-                return Verified::No(format!("{parent}: condition {name} is {status}{colon}{}", words.join(": ")));
-            }
-        }
-    }
-    answer
+    let conditions = entry.get("conditions");
+    let [accepted, resolved] = CONDITIONS.map(|name| condition::listed(live, parent, conditions, name));
+    if matches!(resolved, Verified::No(_)) && !matches!(accepted, Verified::No(_)) { resolved } else { accepted }
 }

@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub(crate) use routes::unsupported_fields;
-
 use super::routed::{self, Refusal, Route, Routed, selector};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
@@ -66,7 +64,7 @@ impl Route for RouteTable {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        routes::unsupported_fields(canary)
     }
 
     fn sources(&self, canary: &CanaryView) -> Vec<ObjectKey> {
@@ -109,11 +107,6 @@ impl Route for RouteTable {
     }
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routed::refused(&RouteTable, canary)
-}
-
 /// Name of the Upstream of primary or canary. Envoy's clusters, and with them the metrics, are named by it.
 fn upstream(canary: &CanaryView, role: &str) -> String {
     format!("{}-{}-{role}upstream-{}", canary.key.namespace, canary.spec.apex_name(), canary.spec.service.port)
@@ -138,7 +131,7 @@ fn verified(live: &Object) -> Verified {
     match reports.iter().find(|report| is(report, "Rejected", 2)) {
         Some(report) => {
             let reason = report.get("reason").and_then(Value::as_str).unwrap_or_default();
-            Verified::No(format!("RouteTable is rejected: {reason}"))
+            Verified::No(format!("RouteTable {}: state is Rejected: {reason}", live.name()))
         }
         None => Verified::CannotTell,
     }

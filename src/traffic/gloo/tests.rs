@@ -137,7 +137,7 @@ fn users_table() -> Object {
 #[test]
 fn only_a_refusal_counts_as_verification() {
     let state = |status: Value| verified(&Object(json!({"status": status})));
-    let rejected = Verified::No("RouteTable is rejected: no such upstream".to_owned());
+    let rejected = Verified::No("RouteTable : state is Rejected: no such upstream".to_owned());
     for (status, want) in [
         (json!({}), Verified::CannotTell),
         (json!({"state": 1}), Verified::CannotTell),

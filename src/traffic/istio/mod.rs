@@ -10,11 +10,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-pub(crate) use routes::unsupported_fields;
-
-use super::routed::{self, Refusal, Route, Routed};
+use super::condition;
+use super::routed::{Refusal, Route, Routed};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, Verified};
@@ -50,11 +49,12 @@ impl Route for VirtualService {
     }
 
     fn verified(&self, live: &Object) -> Verified {
-        verified(live)
+        // Istio writes it when its status is switched on (`PILOT_ENABLE_STATUS`).
+        condition::verified(live, "Reconciled")
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        routes::unsupported_fields(canary)
     }
 
     fn companion_keys(&self, canary: &CanaryView) -> Vec<ObjectKey> {
@@ -68,11 +68,6 @@ impl Route for VirtualService {
     }
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routed::refused(&VirtualService, canary)
-}
-
 fn hosts(canary: &CanaryView) -> [String; 2] {
     [canary.spec.canary_service(), canary.spec.primary_service()]
 }
@@ -84,23 +79,4 @@ fn destination_rule(canary: &CanaryView, host: &str) -> Object {
     }
     Object(json!({"apiVersion": API_VERSION, "kind": "DestinationRule",
         "metadata": {"name": host, "namespace": canary.key.namespace}, "spec": spec}))
-}
-
-/// Reads the condition `Reconciled`, which Istio writes when its status is switched on (`PILOT_ENABLE_STATUS`).
-fn verified(live: &Object) -> Verified {
-    let conditions = live.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let Some(reconciled) = conditions.into_iter().find(|condition| text(condition, "type") == "Reconciled") else {
-        return Verified::CannotTell;
-    };
-    // A number, or a string as protocol buffers write 64 bits.
-    let observed =
-        live.at("/status/observedGeneration").and_then(|seen| seen.as_i64().or_else(|| seen.as_str()?.parse().ok()));
-    if observed.is_some_and(|observed| observed < live.generation()) {
-        return Verified::No(format!("Istio has not taken over generation {} yet", live.generation()));
-    }
-    if text(reconciled, "status") == "True" {
-        return Verified::Yes;
-    }
-    Verified::No(format!("VirtualService is not reconciled: {}", text(reconciled, "message")))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::conformance::{Case, canary, conforms};
-use super::{Refusal, routes, verified};
+use super::{Refusal, routes};
 use crate::api::canary::CanaryView;
 use crate::cluster::memory::MemoryCluster;
 use crate::domain::{Object, ObjectKey, Weights};
-use crate::ports::{TrafficRouter, Verified};
+use crate::ports::TrafficRouter;
 
 fn with(service: Value, analysis: Value) -> CanaryView {
     let mut wanted = json!({"port": 80});
@@ -339,24 +339,6 @@ fn weights_by_hand_are_read_as_percent() {
     }
     assert!(matches!(read(json!([to("podinfo-primary", 0), to("podinfo-canary", 0)])), Err(Refusal::Unusable(_))));
     assert_eq!(read(json!([to("podinfo-primary.other", 50), to("podinfo-canaryx", 50)])).unwrap(), None);
-}
-
-#[test]
-fn verification_reads_the_condition_reconciled() {
-    let live = |status: Value| Object(json!({"metadata": {"generation": 2}, "status": status}));
-    let condition =
-        |status: &str| json!([{"type": "Reconciled", "status": status, "message": "1/2 proxies up to date."}]);
-    assert_eq!(verified(&live(json!({}))), Verified::CannotTell);
-    assert_eq!(verified(&live(json!({"conditions": condition("True"), "observedGeneration": "2"}))), Verified::Yes);
-    let no = |words: &str| Verified::No(words.to_owned());
-    assert_eq!(
-        verified(&live(json!({"conditions": condition("True"), "observedGeneration": 1}))),
-        no("Istio has not taken over generation 2 yet")
-    );
-    assert_eq!(
-        verified(&live(json!({"conditions": condition("False")}))),
-        no("VirtualService is not reconciled: 1/2 proxies up to date.")
-    );
 }
 
 #[tokio::test]

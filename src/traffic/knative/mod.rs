@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::routed::route_fields;
+use super::routed::unhonoured;
 use crate::api::canary::CanaryView;
 use crate::domain::{FieldManager, Object, ObjectKey, Weights};
 use crate::ports::{Cluster, ClusterError, RouteError, TrafficRouter, Verified};
@@ -108,19 +108,7 @@ impl TrafficRouter for Knative {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        // Knative makes its own routes.
+        unhonoured(canary, &["service.delegation"])
     }
-}
-
-/// Fields of a canary that have no effect: Knative makes its own routes.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    let mut fields = route_fields(canary);
-    if let Some(analysis) = canary.spec.analysis() {
-        fields.extend([
-            (!analysis.matches.is_empty(), "analysis.match"),
-            (analysis.mirror, "analysis.mirror"),
-            (analysis.session_affinity.is_some(), "analysis.sessionAffinity"),
-        ]);
-    }
-    fields.into_iter().filter(|(present, _)| *present).map(|(_, path)| path.to_owned()).collect()
 }

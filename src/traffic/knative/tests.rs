@@ -106,6 +106,7 @@ fn routing_fields_are_reported() {
     let mut fields = spec();
     fields["service"] = json!({"port": 80, "timeout": "1s"});
     fields["analysis"] = json!({"stepWeight": 5, "mirror": true});
-    assert_eq!(unsupported_fields(&canary(fields)), ["service.timeout", "analysis.mirror"]);
-    assert_eq!(unsupported_fields(&canary(spec())), Vec::<String>::new());
+    let (_, router) = world(None);
+    assert_eq!(router.unsupported_fields(&canary(fields)), ["service.timeout", "analysis.mirror"]);
+    assert_eq!(router.unsupported_fields(&canary(spec())), Vec::<String>::new());
 }

@@ -99,22 +99,12 @@ impl TrafficRouter for Kuma {
     }
 
     fn refused(&self, canary: &CanaryView) -> Option<String> {
-        refused(canary)
+        desired(canary, Weights::PRIMARY).err().map(|error| error.to_string())
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        unhonoured(canary, &[])
     }
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    desired(canary, Weights::PRIMARY).err().map(|error| error.to_string())
-}
-
-/// Fields of the canary that have no effect here, as dotted paths.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    unhonoured(canary, &[])
 }
 
 fn key(canary: &CanaryView) -> ObjectKey {

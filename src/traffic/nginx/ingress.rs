@@ -35,14 +35,13 @@ pub(super) fn desired(user: &Object, canary: &CanaryView, weights: Weights, pref
         user.annotations().into_iter().filter(|(key, _)| is_copied(key) && !key.contains(&own)).collect();
     annotations.extend(TOOLKIT_ANNOTATIONS.map(|(key, value)| (key.to_owned(), value.to_owned())));
     annotations.insert(own.clone(), "true".to_owned());
-    let weight = match Conditions::of(canary)? {
+    let conditions = if weights.canary > 0 { Conditions::of(canary)? } else { None };
+    let weight = match conditions {
         None => weights.canary,
         // Whoever matches gets the canary, whatever the weight; all others are left to the weight.
         Some(conditions) => {
-            if weights.canary > 0 {
-                annotations.extend(conditions.annotations().map(|(name, value)| (format!("{own}-by-{name}"), value)));
-            }
-            if (1..100).contains(&weights.canary) {
+            annotations.extend(conditions.annotations().map(|(name, value)| (format!("{own}-by-{name}"), value)));
+            if weights.canary < 100 {
                 annotations.insert(ASKED.to_owned(), weights.canary.to_string());
             }
             0

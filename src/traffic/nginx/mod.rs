@@ -40,16 +40,6 @@ pub fn router(cluster: Arc<dyn Cluster>, prefix: Option<String>) -> Nginx {
     Copied::new(cluster, CanaryIngress::new(prefix))
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    copied::refused(&CanaryIngress::new(None), canary)
-}
-
-/// Fields of the canary that have no effect here, as dotted paths.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    unhonoured(canary, &["analysis.match"])
-}
-
 impl Copy for CanaryIngress {
     fn keys(&self, canary: &CanaryView) -> Result<(ObjectKey, ObjectKey), Refusal> {
         copied::ingress_keys(canary, "nginx")
@@ -89,6 +79,6 @@ impl Copy for CanaryIngress {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        unhonoured(canary, &["analysis.match"])
     }
 }

@@ -9,8 +9,6 @@ mod tests;
 
 use std::sync::Arc;
 
-pub(crate) use ingress::unsupported_fields;
-
 use super::copied::{self, Copied, Copy};
 use super::routed::{Refusal, without_ab};
 use crate::api::canary::CanaryView;
@@ -27,11 +25,6 @@ pub struct CanaryIngress;
 /// A router that writes through `cluster`.
 pub fn router(cluster: Arc<dyn Cluster>) -> Skipper {
     Copied::new(cluster, CanaryIngress)
-}
-
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    copied::refused(&CanaryIngress, canary)
 }
 
 impl Copy for CanaryIngress {
@@ -72,6 +65,6 @@ impl Copy for CanaryIngress {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        ingress::unsupported_fields(canary)
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::routed::{self, Refusal, Route, Routed, unhonoured, without_ab};
+use super::routed::{Refusal, Route, Routed, unhonoured, without_ab};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, Verified};
@@ -56,25 +56,16 @@ pub fn router(cluster: Arc<dyn Cluster>, version: Version, mesh: Option<String>)
     Routed::new(cluster, Split { version, mesh })
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routed::refused(&Split { version: Version::V1Alpha2, mesh: None }, canary)
-}
-
-/// Fields of the canary that have no effect here, as dotted paths. The first host names the Service that is divided; the
-/// gateways are noted for Istio's adapter only.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    let hosts = if canary.spec.service.hosts.len() > 1 { "" } else { "service.hosts" };
-    unhonoured(canary, &[hosts])
-}
-
 impl Route for Split {
     fn key(&self, canary: &CanaryView) -> ObjectKey {
         split::key(canary, self.version)
     }
 
+    fn check(&self, canary: &CanaryView) -> Result<(), Refusal> {
+        without_ab(canary, "a TrafficSplit")
+    }
+
     fn desired(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
-        without_ab(canary, "a TrafficSplit")?;
         split::desired(live, canary, self.version, self.mesh.as_deref(), weights)
     }
 
@@ -91,6 +82,8 @@ impl Route for Split {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        // The first host names the Service that is divided; the gateways are noted for Istio's adapter only.
+        let hosts = if canary.spec.service.hosts.len() > 1 { "" } else { "service.hosts" };
+        unhonoured(canary, &[hosts])
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::divided::percent;
-use super::routed::{self, Refusal, Route, Routed, metadata, unhonoured, without_ab};
+use super::routed::{Refusal, Route, Routed, metadata, unhonoured, without_ab};
 use crate::api::canary::CanaryView;
 use crate::domain::{Object, ObjectKey, Weights};
 use crate::ports::{Cluster, Verified};
@@ -36,16 +36,6 @@ pub fn router(cluster: Arc<dyn Cluster>) -> Traefik {
     Routed::new(cluster, TraefikService)
 }
 
-/// Why no route can be made for a canary.
-pub(super) fn refused(canary: &CanaryView) -> Option<String> {
-    routed::refused(&TraefikService, canary)
-}
-
-/// Fields of the canary that have no effect here, as dotted paths.
-pub(crate) fn unsupported_fields(canary: &CanaryView) -> Vec<String> {
-    unhonoured(canary, &[])
-}
-
 /// The Services that are divided.
 fn services(live: &Object) -> &[Value] {
     live.at("/spec/weighted/services").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
@@ -60,8 +50,11 @@ impl Route for TraefikService {
         ObjectKey::namespaced(API_VERSION, "TraefikService", &canary.key.namespace, canary.spec.apex_name())
     }
 
+    fn check(&self, canary: &CanaryView) -> Result<(), Refusal> {
+        without_ab(canary, "provider traefik")
+    }
+
     fn desired(&self, live: Option<&Object>, canary: &CanaryView, weights: Weights) -> Result<Object, Refusal> {
-        without_ab(canary, "provider traefik")?;
         let owned = live.is_none_or(|live| is_controlled_by(live, canary));
         let mut originals = BTreeMap::new();
         if let (false, Some(live)) = (owned, live) {
@@ -132,6 +125,6 @@ impl Route for TraefikService {
     }
 
     fn unsupported_fields(&self, canary: &CanaryView) -> Vec<String> {
-        unsupported_fields(canary)
+        unhonoured(canary, &[])
     }
 }
