@@ -11,6 +11,7 @@
     reason = "a harness: it prints for people, reads the clock, and talks to the parts directly"
 )]
 
+mod browsers;
 mod compare;
 mod conformance;
 mod control_plane;

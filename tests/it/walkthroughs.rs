@@ -2,6 +2,8 @@
 //! played to promotion and to rollback on the sandbox.
 #![expect(clippy::unwrap_used, reason = "a walkthrough that cannot be read stops its test")]
 
+mod pages;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -85,12 +87,18 @@ impl Reader {
         self.bed.sandbox.store.get(&ObjectKey::namespaced(api_version, kind, "test", name)).unwrap()
     }
 
+    /// The Knative Service `podinfo`, where the document has one.
+    fn knative(&self) -> Option<Arc<Object>> {
+        self.bed.sandbox.store.get(&ObjectKey::namespaced("serving.knative.dev/v1", "Service", "test", "podinfo"))
+    }
+
     /// `kubectl set image deployment/podinfo podinfod=IMAGE`; how that version behaves is the sandbox's to know.
     fn set_image(&self, image: &str, behaviour: &str) {
-        let mut deployment = (*self.get("apps/v1", "Deployment", "podinfo")).clone();
-        deployment.0["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
-        deployment.0["spec"]["template"]["metadata"]["annotations"]["sandbox.serin.dev/behaviour"] = json!(behaviour);
-        self.bed.sandbox.store.write(deployment, "kubectl").unwrap();
+        let target = self.knative().unwrap_or_else(|| self.get("apps/v1", "Deployment", "podinfo"));
+        let mut target = (*target).clone();
+        target.0["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        target.0["spec"]["template"]["metadata"]["annotations"]["sandbox.serin.dev/behaviour"] = json!(behaviour);
+        self.bed.sandbox.store.write(target, "kubectl").unwrap();
     }
 
     async fn reaches(&self, phase: &str) {
@@ -119,8 +127,17 @@ impl Reader {
 
     /// The image that serves users.
     fn serves(&self, image: &str) {
-        let primary = self.get("apps/v1", "Deployment", "podinfo-primary");
-        assert_eq!(primary.str("/spec/template/spec/containers/0/image"), image);
+        let serving = match self.knative() {
+            Some(service) => {
+                let revision = service.annotation("flagger.app/primary-revision").unwrap_or_default();
+                self.get("serving.knative.dev/v1", "Revision", revision).str("/spec/containers/0/image").to_owned()
+            }
+            None => {
+                let primary = self.get("apps/v1", "Deployment", "podinfo-primary");
+                primary.str("/spec/template/spec/containers/0/image").to_owned()
+            }
+        };
+        assert_eq!(serving, image);
     }
 
     /// Asserts how many requests found nobody since the canary was initialised, in seconds of the load.
@@ -145,6 +162,108 @@ impl Reader {
         self.said("advancement success rate");
         self.serves("stefanprodan/podinfo:3.1.3");
     }
+}
+
+const CONTOUR: [&str; 3] =
+    [DEPLOYMENT, include_str!("../fixtures/seed_000/canary.yaml"), include_str!("../fixtures/seed_000/ingress.yaml")];
+const HTTP_PROXY: &str = "projectcontour.io/v1";
+
+/// The autoscaler is optional in the documents, and no cluster of today serves `autoscaling/v2beta2`.
+fn without_autoscaler(canary: &str) -> String {
+    let start = canary.find("  # HPA reference").unwrap();
+    let end = canary.find("  service:").unwrap();
+    format!("{}{}", &canary[..start], &canary[end..])
+}
+
+#[test]
+fn contour_of_seed_000() {
+    let canary = without_autoscaler(CONTOUR[1]);
+    follow("contour", &[CONTOUR[0], &canary, CONTOUR[2]], 0.0, |reader| async move {
+        reader.good_then_bad().await;
+        for weight in (5..=50).step_by(5) {
+            reader.said(&format!("Advance podinfo.test canary weight {weight}"));
+        }
+        let proxy = reader.get(HTTP_PROXY, "HTTPProxy", "podinfo");
+        assert_eq!(proxy.str("/status/currentStatus"), "valid");
+        assert_eq!(
+            proxy.at("/spec/routes/0/retryPolicy"),
+            Some(&json!({"count": 3, "perTryTimeout": "5s", "retryOn": ["5xx"]}))
+        );
+        assert_eq!(proxy.str("/spec/routes/0/timeoutPolicy/response"), "15s");
+        assert!(reader.load_tester.called.lock().unwrap().len() > 10);
+        reader.set_image("ghcr.io/stefanprodan/podinfo:6.0.2", "latency=1200ms");
+        reader.has_weight(5).await;
+        reader.has_weight(0).await;
+        reader.said("advancement request duration");
+        reader.reaches("Failed").await;
+        reader.serves("stefanprodan/podinfo:3.1.3");
+    });
+}
+
+/// "Edit the canary analysis, remove the max/step weight and add the match conditions and iterations".
+#[test]
+fn contour_of_seed_000_for_the_users_of_a_test() {
+    let conditions = [
+        ("headers:\n      x-canary:\n        exact: \"insider\"", json!({"name": "x-canary", "exact": "insider"})),
+        ("headers:\n      cookie:\n        suffix: \"insider\"", json!({"name": "cookie", "contains": "insider"})),
+    ];
+    let test = include_str!("../fixtures/seed_000/ab.yaml");
+    for (condition, wanted) in &conditions {
+        let test = test.replace(conditions[0].0, condition);
+        let metrics = &CONTOUR[1][CONTOUR[1].find("    metrics:").unwrap()..CONTOUR[1].find("    # testing").unwrap()];
+        let whole = without_autoscaler(CONTOUR[1]);
+        let head = &whole[..whole.find("  analysis:").unwrap()];
+        let indented: String = test.lines().map(|line| format!("  {line}\n")).collect();
+        let canary = format!("{head}{indented}{metrics}");
+        follow("contour", &[CONTOUR[0], &canary, CONTOUR[2]], 0.2, |reader| async move {
+            let header = |at: &str| {
+                let proxy = reader.get(HTTP_PROXY, "HTTPProxy", "podinfo");
+                proxy.at(&format!("/spec/routes/0{at}")).cloned().unwrap_or_default()
+            };
+            reader.good_then_bad().await;
+            reader.said("Advance podinfo.test canary iteration 10/10");
+            assert_eq!(&header("/conditions/0/header"), wanted);
+            let weights = [header("/services/0/weight"), header("/services/1/weight")];
+            assert_eq!(weights, [json!(100), json!(0)]);
+        });
+    }
+}
+
+#[test]
+fn gateway_api_of_seed_004() {
+    let canary = without_autoscaler(include_str!("../fixtures/seed_004/canary.yaml"));
+    let yaml = [
+        DEPLOYMENT,
+        include_str!("../fixtures/seed_004/gateway.yaml"),
+        include_str!("../fixtures/seed_004/templates.yaml"),
+        &canary,
+    ];
+    // What the document's Flagger is told: the Canary names no provider.
+    follow("gatewayapi:v1alpha2", &yaml, 0.0, |reader| async move {
+        reader.set_image("stefanprodan/podinfo:6.0.1", "");
+        reader.reaches("Progressing").await;
+        reader.reaches("Succeeded").await;
+        for weight in (10..=50).step_by(10) {
+            reader.said(&format!("Advance podinfo.test canary weight {weight}"));
+        }
+        reader.serves("stefanprodan/podinfo:6.0.1");
+        for (image, behaviour, words) in [
+            ("stefanprodan/podinfo:6.0.2", "errors=50%", "Halt podinfo.test advancement error-rate 5"),
+            ("stefanprodan/podinfo:6.0.3", "latency=1000ms", "Halt podinfo.test advancement latency "),
+        ] {
+            reader.set_image(image, behaviour);
+            reader.has_weight(10).await;
+            reader.has_weight(0).await;
+            reader.reaches("Failed").await;
+            reader.said(words);
+            reader.said("Rolling back podinfo.test failed checks threshold reached 5");
+            reader.serves("stefanprodan/podinfo:6.0.1");
+        }
+        let route = reader.get("gateway.networking.k8s.io/v1", "HTTPRoute", "podinfo");
+        assert_eq!(route.at("/spec/hostnames"), Some(&json!(["localproject.contour.io"])));
+        let weights = ["/spec/rules/0/backendRefs/0/weight", "/spec/rules/0/backendRefs/1/weight"];
+        assert_eq!(weights.map(|at| route.int(at)), [Some(100), Some(0)]);
+    });
 }
 
 const DEPLOYMENT: &str = include_str!("../fixtures/seed_003/deployment.yaml");

@@ -1,5 +1,6 @@
 //! The suites: one module each, with a function that lists its tests.
 
+mod audiences;
 mod disturbances;
 mod fidelity;
 mod releases;
@@ -16,6 +17,7 @@ pub(crate) fn all() -> anyhow::Result<Vec<Test>> {
         smoke::tests(),
         stories::tests()?,
         releases::tests(),
+        audiences::tests(),
         disturbances::tests(),
         switching::tests(),
         fidelity::tests(),

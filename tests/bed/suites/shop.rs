@@ -10,9 +10,11 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use serin::api::Canary;
 
+use crate::browsers::Browsers;
 use crate::gateway::{self, GATEWAY};
 use crate::gitea::{Repository, Status};
 use crate::load::Load;
+use crate::prometheus;
 use crate::serin::{CLUSTER, Options, Serin};
 use crate::skipper;
 use crate::world::{Bed, Limit, eventually};
@@ -49,27 +51,46 @@ pub(crate) struct Shop<'a> {
 impl<'a> Shop<'a> {
     /// Makes it, with version 1.0.0 on the primary and users at work.
     pub(crate) async fn open(bed: &'a Arc<Bed>, name: &str, options: &Options) -> anyhow::Result<Self> {
+        Self::testing(bed, name, options, STEPS).await
+    }
+
+    /// The same with another `analysis`, of which this is all but the metrics.
+    pub(crate) async fn testing(
+        bed: &'a Arc<Bed>,
+        name: &str,
+        options: &Options,
+        analysis: &str,
+    ) -> anyhow::Result<Self> {
         let repository = bed.gitea()?.repository(name).await?;
         let mut files = vec![
             ("apps/namespace.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")),
-            ("apps/canary.yaml", canary(name, options.provider)),
+            ("apps/canary.yaml", canary(name, options.provider, analysis)),
         ];
         match options.provider {
             "contour" => files.push(("apps/entry.yaml", entry(name))),
             "skipper" => files.push(("apps/entry.yaml", ingress(name))),
-            _ => {}
+            _ => files.push(("apps/templates.yaml", templates(name))),
         }
         files.extend(version(name, "1.0.0", Behaviour::Good));
         let start = repository.commit("Start", &files).await?;
         let serin = Serin::deploy(bed, name, &repository, options).await?;
         let provider = options.provider;
-        let proxy = if provider == "skipper" { skipper::ADDRESS } else { gateway::ADDRESS };
-        let load = Load::start(proxy, &format!("{name}.example.com"), RATE, &[])?;
+        let load = Load::start(proxy(provider), &host(name), RATE, &[])?;
         let shop = Self { bed, name: name.to_owned(), repository, serin, load, start, provider };
         shop.until_phase("Initialized").await?;
         shop.until_served("1.0.0").await?;
         shop.load.take();
         Ok(shop)
+    }
+
+    /// More users, whose requests have these headers; fewer than the others.
+    pub(crate) fn users(&self, headers: &[(&str, &str)]) -> anyhow::Result<Load> {
+        Load::start(proxy(self.provider), &host(&self.name), RATE / 2, headers)
+    }
+
+    /// Users with a browser each.
+    pub(crate) fn browsers(&self, count: usize) -> anyhow::Result<Browsers> {
+        Browsers::start(proxy(self.provider), &host(&self.name), count)
     }
 
     /// The files of a version.
@@ -101,19 +122,26 @@ impl<'a> Shop<'a> {
             "contour" => (
                 GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy"),
                 "httpproxies",
-                "/spec/routes/0/services",
+                ["/spec/routes", "/services"],
             ),
             _ => {
                 let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
-                (gvk, "httproutes", "/spec/rules/0/backendRefs")
+                (gvk, "httproutes", ["/spec/rules", "/backendRefs"])
             }
         };
         let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
         let api: Api<DynamicObject> = Api::namespaced_with(self.bed.admin(), &self.name, &resource);
         let route = api.get("web").await.with_context(|| format!("reading the {}", gvk.kind))?;
-        let services = route.data.pointer(place).and_then(Value::as_array).cloned().unwrap_or_default();
-        let of = |name: &str| services.iter().find(|service| service["name"] == name)?["weight"].as_i64();
-        Ok((of("web-primary").unwrap_or(0), of("web-canary").unwrap_or(0)))
+        let rules = route.data.pointer(place[0]).and_then(Value::as_array).cloned().unwrap_or_default();
+        let all = rules.iter().filter_map(|rule| {
+            let services = rule.pointer(place[1])?.as_array()?;
+            let of = |name: &str| services.iter().find(|service| service["name"] == name)?["weight"].as_i64();
+            Some((of("web-primary").unwrap_or(0), of("web-canary").unwrap_or(0)))
+        });
+        let all: Vec<_> = all.collect();
+        // Cookies have rules of their own, which divide nothing; so has everybody in an A/B test, and there the first moves.
+        let divided = all.iter().find(|(primary, canary)| *primary > 0 && *canary > 0);
+        divided.or(all.first()).copied().context("a route without rules")
     }
 
     async fn skipper_weights(&self) -> anyhow::Result<(i64, i64)> {
@@ -275,25 +303,37 @@ spec:
     vec![("apps/deployment.yaml", text)]
 }
 
-fn canary(name: &str, provider: &str) -> String {
+/// An analysis in steps.
+const STEPS: &str = "interval: 10s, threshold: 3, maxWeight: 50, stepWeight: 25";
+
+fn proxy(provider: &str) -> &'static str {
+    if provider == "skipper" { skipper::ADDRESS } else { gateway::ADDRESS }
+}
+
+fn host(name: &str) -> String {
+    format!("{name}.example.com")
+}
+
+fn canary(name: &str, provider: &str, analysis: &str) -> String {
     let (service, metrics) = match provider {
         "contour" | "skipper" => (
             "{port: 80, targetPort: 9898}".to_owned(),
-            "    - {name: request-success-rate, thresholdRange: {min: 99}, interval: 10s}\n    \
-             - {name: request-duration, thresholdRange: {max: 500}, interval: 10s}"
+            "{name: request-success-rate, thresholdRange: {min: 99}, interval: 10s}, \
+             {name: request-duration, thresholdRange: {max: 500}, interval: 10s}"
                 .to_owned(),
         ),
         _ => {
-            // Flagger's own queries for Gateway API ask for what another exporter measures; these ask Envoy.
+            // Flagger's own queries for Gateway API ask for what another exporter measures.
             let (namespace, gateway) = GATEWAY;
             let refs = format!("gatewayRefs: [{{name: {gateway}, namespace: {namespace}}}]");
-            let service = format!("{{port: 80, targetPort: 9898, hosts: [{name}.example.com], {refs}}}");
-            let rate = |codes: &str| {
-                let labels = format!(r#"envoy_cluster_name=~"{name}_web-canary_.*"{codes}"#);
-                format!("sum(rate(envoy_cluster_upstream_rq{{{labels}}}[10s]))")
+            let metric = |template: &str, most: &str| {
+                let reference = format!("templateRef: {{name: {template}, namespace: {name}-metrics}}");
+                format!("{{name: {template}, {reference}, thresholdRange: {{max: {most}}}, interval: 10s}}")
             };
-            let query = format!("100 * {} / {}", rate(r#",envoy_response_code!~"5.*""#), rate(""));
-            (service, format!("    - {{name: answers, thresholdRange: {{min: 99}}, interval: 10s, query: '{query}'}}"))
+            (
+                format!("{{port: 80, targetPort: 9898, hosts: [{}], {refs}}}", host(name)),
+                format!("{}, {}", metric("error-rate", "1"), metric("latency", "0.5")),
+            )
         }
     };
     let reference = match provider {
@@ -309,15 +349,18 @@ spec:
   targetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}{reference}
   progressDeadlineSeconds: 120
   service: {service}
-  analysis:
-    interval: 10s
-    threshold: 3
-    maxWeight: 50
-    stepWeight: 25
-    metrics:
-{metrics}
+  analysis: {{{analysis}, metrics: [{metrics}]}}
 "
     )
+}
+
+/// The MetricTemplates of Flagger's guide to Gateway API, in a namespace of this world.
+fn templates(name: &str) -> String {
+    let namespace = format!("{name}-metrics");
+    let templates = include_str!("../../fixtures/seed_004/templates.yaml");
+    let templates = templates.replace("flagger-system", &namespace);
+    let templates = templates.replace("http://flagger-prometheus:9090", prometheus::ADDRESS);
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n{templates}")
 }
 
 /// The host name, which includes the HTTPProxy that serin makes.
