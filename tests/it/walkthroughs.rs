@@ -18,6 +18,9 @@ use serin::sim::{Bed, BedOptions, bed};
 /// How long a phase is waited for.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
+/// Annotation of a pod template that says how the version behaves on the sandbox.
+const BEHAVIOUR: &str = "sandbox.serin.dev/behaviour";
+
 /// Requests per second of the users.
 const RATE: f64 = 50.0;
 
@@ -72,9 +75,11 @@ fn follow<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, 
 }
 
 impl Reader {
-    /// `kubectl -n test apply -f`.
+    /// `kubectl -n test apply -f`, where the documents' Prometheus is the sandbox's.
     fn apply(&self, yaml: &str) {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        let named = ["http://flagger-prometheus:9090", "http://flagger-prometheus.flagger-system:9090"];
+        let yaml = named.iter().fold(yaml.to_owned(), |yaml, name| yaml.replace(name, self.bed.prometheus_url()));
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
         for mut document in documents {
             if document["kind"] != "Namespace" && document["metadata"]["namespace"].is_null() {
                 document["metadata"]["namespace"] = json!("test");
@@ -97,7 +102,7 @@ impl Reader {
         let target = self.knative().unwrap_or_else(|| self.get("apps/v1", "Deployment", "podinfo"));
         let mut target = (*target).clone();
         target.0["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
-        target.0["spec"]["template"]["metadata"]["annotations"]["sandbox.serin.dev/behaviour"] = json!(behaviour);
+        target.0["spec"]["template"]["metadata"]["annotations"][BEHAVIOUR] = json!(behaviour);
         self.bed.sandbox.store.write(target, "kubectl").unwrap();
     }
 

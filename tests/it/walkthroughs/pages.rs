@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use serin::domain::Snapshot;
 use serin::manifest::{Input, render};
 
-use super::{Reader, follow};
+use super::{BEHAVIOUR, Reader, follow};
 
 /// Kinds that a page uses and the sandbox does not have.
 const ELSEWHERE: [&str; 2] = ["gateway.solo.io/v1 VirtualService", "appmesh.k8s.aws/v1beta2 Mesh"];
@@ -117,8 +117,12 @@ fn plays(name: &'static str) {
     let page = Page::read(name);
     let programs = page.programs();
     assert!(!programs.is_empty(), "{name} has nothing to copy");
-    for (number, program) in programs.into_iter().enumerate() {
+    for (number, mut program) in programs.into_iter().enumerate() {
         checked(name, &program);
+        // The sandbox plays no other Knative Services.
+        for service in program.iter_mut().filter(|object| object["apiVersion"] == "serving.knative.dev/v1") {
+            service["spec"]["template"]["metadata"]["annotations"][BEHAVIOUR] = json!("");
+        }
         let canary = program.iter().find(|object| object["kind"] == "Canary").unwrap();
         let testing = canary["spec"]["analysis"].get("match").is_some();
         let provider = canary["spec"]["provider"].as_str().unwrap().to_owned();
