@@ -55,7 +55,7 @@ pub(crate) struct FlaggerArgs {
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
-    later: Later,
+    refused: Refused,
 }
 
 /// Where news go about canaries that name no receivers of their own. URLs and tokens are secrets, which other users of the
@@ -114,13 +114,13 @@ struct Tuning {
     zap_encoding: Option<String>,
 }
 
-/// Flags whose features do not exist yet.
+/// Flags that are refused, with what to do instead.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-struct Later {
-    /// Not implemented yet
+struct Refused {
+    /// Not supported
     #[arg(long, hide = true)]
     kubeconfig_service_mesh: Option<String>,
-    /// Not implemented yet
+    /// Not supported
     #[arg(long, hide = true)]
     master: Option<String>,
 }
@@ -161,8 +161,8 @@ impl FlaggerArgs {
         let mut refuse = |message: String| {
             problems.push(Problem { file: "command line".to_owned(), place: None, message });
         };
-        for flag in self.later.given() {
-            refuse(format!("`--{flag}` is not implemented yet: remove it"));
+        for (flag, instead) in self.refused.given() {
+            refuse(format!("`--{flag}` is not supported: {instead}"));
         }
         if let Some(provider) = &self.mesh_provider {
             if !is_known(provider) {
@@ -233,14 +233,16 @@ fn text(flag: &Option<String>) -> Option<&str> {
     flag.as_deref().filter(|text| !text.is_empty())
 }
 
-impl Later {
-    fn given(&self) -> Vec<&'static str> {
-        let flags = [("kubeconfig-service-mesh", &self.kubeconfig_service_mesh), ("master", &self.master)];
-        flags
-            .into_iter()
-            .filter(|(_, value)| value.as_deref().is_some_and(|text| !text.is_empty()))
-            .map(|f| f.0)
-            .collect()
+impl Refused {
+    /// Flag and advice.
+    fn given(&self) -> Vec<(&'static str, &'static str)> {
+        let mesh = "routes are written to the cluster of the workloads. Where the mesh's control plane is another cluster, leave \
+                    its Canaries to Flagger";
+        let master = "write the server's address into a kubeconfig, and give that as `--kubeconfig`";
+        let flags =
+            [("kubeconfig-service-mesh", mesh, &self.kubeconfig_service_mesh), ("master", master, &self.master)];
+        let given = flags.into_iter().filter(|(.., value)| text(value).is_some());
+        given.map(|(flag, instead, _)| (flag, instead)).collect()
     }
 }
 
@@ -289,10 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused_by_name() {
+    fn what_is_not_there_is_refused_by_name_and_says_what_to_do() {
         let config = || Config::parse("", "cluster: a\ncanaries: all").expect("a configuration");
         for (arguments, want) in [
-            (&["-kubeconfig-service-mesh=x"][..], "`--kubeconfig-service-mesh` is not implemented yet"),
+            (
+                &["-kubeconfig-service-mesh=x"][..],
+                "`--kubeconfig-service-mesh` is not supported: routes are written to the cluster of the workloads",
+            ),
+            (
+                &["-master=https://10.0.0.1:6443"],
+                "`--master` is not supported: write the server's address into a kubeconfig",
+            ),
             (&["-mesh-provider=teapot"], "`--mesh-provider=teapot` is not implemented yet, there is: "),
         ] {
             let message = flags(arguments).over(config(), &|_| false).expect_err(want).to_string();

@@ -125,3 +125,16 @@ async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Option<T> {
     }
     ended.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flagger dies of an Ingress without annotations, and with it every other canary's run.
+    #[tokio::test]
+    async fn q18_a_panic_ends_its_own_piece_of_work_only() {
+        let defect = async { "no number".parse::<u8>().expect("a defect") };
+        assert_eq!(caught("a tick", defect).await, None);
+        assert_eq!(caught("a tick", async { 1 }).await, Some(1));
+    }
+}

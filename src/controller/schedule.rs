@@ -3,11 +3,17 @@
 //! A canary at rest has no due time: it costs nothing until one of its objects changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{CanaryKey, ObjectKey};
+
+/// Ticks that may be due within an instant before the next one is put off.
+const CROWD: usize = 16;
+/// What counts as one instant, to both sides.
+const INSTANT: SignedDuration = SignedDuration::from_millis(50);
 
 /// An object whatever version it is read in: group, kind, namespace, name.
 type Identity = (String, String, Option<String>, String);
@@ -56,6 +62,21 @@ impl Slot {
         times.extend(due.map(|due| (due, canary.clone())));
         self.due = due;
     }
+}
+
+/// canaries that began together, with one commit or at a start, would all tick at the same moment for ever. Where a crowd is
+/// due within an instant, the next one comes a little later, by its name, up to a tenth of its wait.
+fn spread(times: &BTreeSet<(Timestamp, CanaryKey)>, canary: &CanaryKey, next: Timestamp, now: Timestamp) -> Timestamp {
+    let around = |offset: SignedDuration| next.checked_add(offset).unwrap_or(next);
+    let (from, to) = (around(-INSTANT), around(INSTANT));
+    let crowd = times.range((from, CanaryKey::new("", ""))..).take_while(|(due, _)| *due <= to).take(CROWD).count();
+    if crowd < CROWD {
+        return next;
+    }
+    let mut hasher = DefaultHasher::new();
+    canary.hash(&mut hasher);
+    let share = i32::try_from(hasher.finish() % 1000).unwrap_or(0);
+    around(next.duration_since(now).saturating_mul(share) / 10_000)
 }
 
 /// Due times and object index of all canaries. Ticks of one canary never overlap.
@@ -163,6 +184,7 @@ impl Schedule {
         self.ended(canary);
         let Some(slot) = self.slots.get_mut(canary) else { return };
         slot.at_rest = next.is_none();
+        let next = next.map(|next| spread(&self.times, canary, next, now));
         slot.set(&mut self.times, canary, if slot.dirty && slot.at_rest { Some(now) } else { next });
         let objects: BTreeSet<Identity> = objects.iter().map(identity).collect();
         for gone in slot.objects.difference(&objects) {
@@ -261,6 +283,38 @@ mod tests {
         schedule.finished(&web, None, &[target()], at(10));
         schedule.look(&web, at(11));
         assert_eq!(next(&schedule), Some(at(11)), "at rest");
+    }
+
+    #[test]
+    fn q32_a_crowd_that_began_together_does_not_tick_together_for_ever() {
+        let mut schedule = Schedule::default();
+        let canaries: Vec<_> = (0..200).map(|number| CanaryKey::new("shop", &format!("web-{number}"))).collect();
+        canaries.iter().for_each(|canary| schedule.due(canary, at(0)));
+        let mut now = at(0);
+        let interval = SignedDuration::from_secs(10);
+        let mut last = BTreeMap::new();
+        while now < at(100) {
+            let taken = schedule.take_due(now);
+            for (canary, due) in &taken {
+                let wait: Option<SignedDuration> =
+                    last.insert(canary.clone(), now).map(|before| now.duration_since(before));
+                assert!(wait.is_none_or(|wait| (10..=11).contains(&wait.as_secs())), "{canary} waited {wait:?}");
+                schedule.finished(canary, Some(*due + interval), &[], now);
+            }
+            now = schedule.next_begin(now).expect("one");
+        }
+        let mut instants: BTreeMap<i64, usize> = BTreeMap::new();
+        for due in last.values() {
+            *instants.entry(due.as_millisecond() / 100).or_default() += 1;
+        }
+        let most = instants.values().max().copied().unwrap_or_default();
+        assert!(most <= 2 * CROWD, "{most} of {} within a tenth of a second", canaries.len());
+        // A few keep their exact pace.
+        let mut schedule = Schedule::default();
+        canaries.iter().take(CROWD).for_each(|canary| schedule.due(canary, at(0)));
+        schedule.take_due(at(0));
+        canaries.iter().take(CROWD).for_each(|canary| schedule.finished(canary, Some(at(10)), &[], at(0)));
+        assert_eq!(schedule.take_due(at(10)).len(), CROWD);
     }
 
     #[test]

@@ -108,6 +108,7 @@ fn initialised(tick: &mut Tick, version: &super::observation::Version) {
     tick.actions.push(Action::ScaleTargetDown);
     tick.set_applied(version);
     tick.enter(Phase::Initialized);
+    tick.run.apex = Some(tick.canary.spec.apex_name().to_owned());
     tick.status.failed_checks = 0;
     tick.normal(format!("Initialization done! {}", tick.name()));
     let text = format!("New {} detected, initialization completed.", tick.kind());

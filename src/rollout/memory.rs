@@ -25,7 +25,8 @@ pub struct RunMemory {
     /// The version that users had when the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Version>,
-    /// Name of the apex Service when the run began: it is run to its end under this name. None while it waits for approval.
+    /// Name of the apex Service when the run began, or of the initialisation: a run is run to its end under this name, and at
+    /// rest another one is told. None while it waits for approval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apex: Option<String>,
     /// Since when the run cannot go on for a reason that is not the release's fault.

@@ -13,7 +13,7 @@
 //!
 //! Sources: Flagger `pkg/controller/scheduler.go`, `scheduler_hooks.go`, `scheduler_metrics.go`, and what the running
 //! program was recorded to do. Where Flagger is wrong this is right; each such place is named by its quirk (`Q-nn`), and
-//! has a test of that name in `tests/quirks.rs`; recorded runs are replayed in `tests/record.rs`.
+//! has a test of that name in `tests/quirks.rs` or `tests/surprises.rs`; recorded runs are replayed in `tests/record.rs`.
 
 pub mod affinity;
 pub mod alerts;

@@ -190,6 +190,14 @@ pub fn builtin(provider: &str, source: Source, model: &Model) -> Option<String> 
     template::render(&text, &model).ok()
 }
 
+/// How many requests a built-in metric rests on: those that its success rate is a share of, over the same time.
+pub fn requests(provider: &str, source: Source, model: &Model) -> Option<String> {
+    builtin(provider, source, model)?;
+    let share = builtin(provider, Source::SuccessRate, model)?;
+    let (_, all) = share.rsplit_once(" / ")?;
+    Some(all.strip_suffix(" * 100")?.replacen("rate(", "increase(", 1))
+}
+
 /// S-4: the pods of a DaemonSet have one random part in their name, not two. Flagger's pattern fits those of the primary
 /// instead, and so judges a canary by what users already have.
 fn about_daemon_set(text: &str) -> String {
@@ -335,6 +343,30 @@ mod tests {
             assert_eq!(query(Source::SuccessRate, "1m"), *success_rate, "{provider}");
             assert_eq!(query(Source::Duration, "30s"), *duration, "{provider}");
         }
+    }
+
+    #[test]
+    fn requests_are_those_that_the_share_is_of() {
+        for (provider, want) in [
+            (
+                "istio",
+                r#"sum( increase( istio_requests_total{ reporter="destination", destination_workload_namespace="ns", destination_workload=~"podinfo" }[30s] ) )"#,
+            ),
+            (
+                "skipper",
+                r#"sum(increase(skipper_response_duration_seconds_bucket{route=~"kube(ew)?_ns__podinfo_canary__.*__podinfo_canary(_[0-9]+)?",le="+Inf"}[30s]))"#,
+            ),
+        ] {
+            for source in [Source::SuccessRate, Source::Duration] {
+                assert_eq!(requests(provider, source, &model("ns", "30s")).as_deref(), Some(want));
+            }
+        }
+        for (provider, ..) in RECORDED {
+            let text = requests(provider, Source::Duration, &model("ns", "30s")).unwrap_or_default();
+            let text = text.replace(' ', "");
+            assert!(text.starts_with("sum(increase(") && text.ends_with("[30s]))"), "{text}");
+        }
+        assert_eq!(requests("istio", Source::Inline, &model("ns", "30s")), None);
     }
 
     #[test]

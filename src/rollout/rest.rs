@@ -12,6 +12,7 @@ use crate::domain::Weights;
 /// Phases Initialized, Succeeded, Failed and Waiting.
 pub(super) fn tick(tick: &mut Tick) -> Told {
     let waiting = tick.status.phase == Phase::Waiting;
+    tell_new_name(tick);
     let version = match &tick.seen.target {
         Read::Present(target) => target.version.clone(),
         Read::Failed(error) => {
@@ -51,6 +52,21 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
         return refuse_condemned(tick, &version);
     }
     start(tick, &version)
+}
+
+/// The Service has another name by now. What bears the old one may be in use, and serves the promoted version: it stays, owned
+/// by the Canary, and people are told.
+fn tell_new_name(tick: &mut Tick) {
+    let name = tick.canary.spec.apex_name();
+    // A start that was not recorded in full goes on under the name that it began with.
+    let Some(old) = tick.run.apex.clone().filter(|old| old != name && tick.run.trial.is_none()) else { return };
+    tick.run.apex = Some(name.to_owned());
+    let route = if tick.routed() { format!(" and the route {old}") } else { String::new() };
+    tick.warn(format!(
+        "service.name of {} was {old} and is {name}: Services {old}, {old}-primary and {old}-canary{route} stay as they are, \
+         for whoever still uses them; delete them when nobody does",
+        tick.name()
+    ));
 }
 
 /// Whether the target is still what was seen last. Configs that appear where none were tracked are a change.

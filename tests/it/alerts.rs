@@ -169,3 +169,30 @@ fn q11_a_channel_that_never_answers_disturbs_no_run() {
         assert_eq!(hole.0.load(Ordering::Relaxed), 1);
     });
 }
+
+/// Nobody looks into the log of a controller for a message that did not come.
+#[test]
+fn an_alert_that_cannot_be_sent_is_told_once_on_the_canary() {
+    play(async |clock| {
+        let bed = world(clock, BedOptions::default()).await;
+        start(&bed);
+        let canary = "clusters/demo/shop/canary.yaml";
+        let text = serin::sim::example::FILES.iter().find(|(path, _)| *path == canary).unwrap().1;
+        let alerts = "    alerts: [{name: on-call, severity: info, providerRef: {name: pager}}]\n";
+        let text = format!("{}\n{alerts}", text.trim_end());
+        bed.remote.commit("main", "Tell somebody", &[(canary, Some(text.as_str()))], bed.clock.now()).unwrap();
+        bed.daemon().unwrap();
+        until(&bed, "initialized", |bed| bed.phase(&web()) == "Initialized").await;
+        release(&bed, "1.1.0", GOOD);
+        until(&bed, "promoted", |bed| bed.phase(&web()) == "Succeeded").await;
+        let events = bed.sandbox.store.list(&serin::domain::Gvk::new("v1", "Event"), Some("shop"));
+        let told: Vec<_> = events
+            .iter()
+            .filter(|event| {
+                event.str("/message") == "Alert on-call not sent: alertprovider.flagger.app \"pager\" not found"
+            })
+            .map(|event| (event.str("/type").to_owned(), event.int("/count").unwrap_or(1)))
+            .collect();
+        assert_eq!(told, [("Warning".to_owned(), 1)]);
+    });
+}

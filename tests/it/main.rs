@@ -17,6 +17,7 @@ mod loops;
 mod manifest;
 mod metrics;
 mod plan;
+mod quirks;
 mod release;
 mod sandbox;
 mod scenarios;

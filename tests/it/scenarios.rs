@@ -102,5 +102,6 @@ scenarios! {
     skipper_promoted
     someone_reverts_first
     superseded_and_guilty
+    too_few_samples
     two_canaries_one_bad
 }

@@ -227,7 +227,7 @@ spec:
 "#;
 
 #[test]
-fn s5_a_service_is_released_by_copies_that_are_made_once() {
+fn q28_s05_a_service_is_released_by_copies_that_are_made_once() {
     play(|clock| async move {
         let pods = behind_a_service();
         let files = [("pods.yaml", pods.as_str()), ("service.yaml", SERVICE), ("canary.yaml", SERVICE_CANARY)];
@@ -423,6 +423,34 @@ fn a_service_that_is_renamed_in_mid_run_keeps_its_name_until_the_run_is_over() {
         world.passes(30).await;
         assert_eq!(weight(&world, "shop", 0), 100, "at rest the new name is taken");
         assert_eq!(world.at("v1", "Service", "shop", "/spec/selector/app"), "web-primary");
+        assert_eq!(
+            world.at("v1", "Service", "web", "/spec/selector/app"),
+            "web-primary",
+            "who uses the old name is served"
+        );
+        let told =
+            "service.name of web.shop was web and is shop: Services web, web-primary and web-canary and the route web";
+        let events = world.events();
+        assert_eq!(events.iter().filter(|event| event.contains(told)).count(), 1, "{}", events.join("\n"));
+    });
+}
+
+/// Flagger writes the whole Canary from its Go types, and so `portDiscovery: false` into a spec that does not have it.
+#[test]
+fn s09_the_finalizer_is_all_that_is_written_of_a_canary_besides_its_status() {
+    play(|clock| async move {
+        let canary = SCALED_CANARY
+            .replace("  autoscalerRef", "  # autoscalerRef")
+            .replace("  provider: contour", "  provider: contour\n  revertOnDeletion: true");
+        let world = World::new(clock, "shop", &[("web.yaml", SCALED), ("canary.yaml", &canary)]).await;
+        world.reaches("web", "Initialized").await;
+        let at = |pointer: &str| world.at("flagger.app/v1beta1", "Canary", "web", pointer);
+        assert_eq!(at("/metadata/finalizers"), json!(["finalizer.flagger.app"]));
+        assert_eq!(at("/spec/service"), json!({"port": 80, "targetPort": 8080}));
+        let managers = at("/metadata/managedFields");
+        let ours = managers.as_array().unwrap().iter().filter(|entry| entry["manager"] == "serin-canary");
+        let ours: Vec<String> = ours.map(|entry| entry["fieldsV1"].to_string()).collect();
+        assert!(!ours.is_empty() && ours.iter().all(|fields| !fields.contains("f:spec")), "{ours:?}");
     });
 }
 

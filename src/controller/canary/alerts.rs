@@ -3,6 +3,7 @@
 //!
 //! Source: Flagger `pkg/controller/events.go`: a canary's own alerts take the place of the controller's.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -14,7 +15,7 @@ use super::measure;
 use crate::api::AlertProviderSpec;
 use crate::api::canary::{Alert, CanaryView};
 use crate::domain::ObjectKey;
-use crate::ports::{AlertCall, AlertMessage};
+use crate::ports::{AlertCall, AlertMessage, EventType, KubeEvent};
 use crate::rollout::{AlertText, Severity, alerts};
 
 /// How long a channel may take (Flagger: 5 s).
@@ -49,12 +50,30 @@ pub(super) fn send(context: &Context, canary: &CanaryView, alert: &AlertText) {
         context.background.clone().spawn(line, async move {
             match call(&context, &canary, &target, message).await {
                 Ok(call) => deliver(&context, &target.name, call).await,
-                Err(error) => {
-                    let error = context.registry.redact(&error);
-                    tracing::warn!(canary = %canary.key, alert = target.name, error, "alert not sent");
-                }
+                Err(error) => tell(&context, &canary, &target.name, &error).await,
             }
         });
+    }
+}
+
+/// Says why an alert cannot be sent, to those who look at the Canary: nobody reads of it in the channel. The same words are
+/// one Event, however often.
+async fn tell(context: &Context, canary: &CanaryView, name: &str, error: &str) {
+    let error = context.registry.redact(error);
+    tracing::warn!(canary = %canary.key, alert = name, error, "alert not sent");
+    let event = KubeEvent {
+        about: canary.key.object_key(),
+        uid: canary.uid.clone(),
+        type_: EventType::Warning,
+        message: format!("Alert {name} not sent: {error}"),
+    };
+    if context
+        .alerts_told
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert((canary.key.clone(), event.message.clone()))
+    {
+        context.ports.cluster.publish(event).await;
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Context, workloads};
 use crate::api::canary::{CanaryView, Metric, Webhook};
 use crate::api::{MetricTemplateSpec, Phase};
-use crate::domain::{Object, ObjectKey, parse_duration, sha256_hex};
+use crate::domain::{Object, ObjectKey, format_float, parse_duration, sha256_hex};
 use crate::ports::{self, HookCall, HookReply, MetricQuery};
 use crate::rollout::analysis::{Check, Source, checks};
 use crate::rollout::template::{Model, render};
@@ -23,6 +23,8 @@ const METRIC_TIMEOUT: Duration = Duration::from_secs(5);
 /// How far back providers look that want to know, for a metric without an interval. Flagger fails there; for built-in and
 /// inline queries it takes the same.
 const WINDOW: Duration = Duration::from_secs(60);
+/// The setting of a Canary: how many samples a value must rest on.
+const MIN_SAMPLES: &str = "min-samples";
 /// How long a hook may take when it does not say (Flagger: 10 s).
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -109,10 +111,59 @@ async fn measure(context: &Context, canary: &CanaryView) -> Vec<(Reading, Option
         };
         match found {
             Reading::NoData(_) => exported(context, canary, metric, check).await.unwrap_or((found, None)),
+            Reading::Value(value) => (with_samples(context, canary, metric, check, value).await, None),
             found => (found, None),
         }
     }))
     .await
+}
+
+/// A value, when it rests on as many samples as `serin.dev/min-samples` of the Canary asks for. They are counted where it is
+/// known how: requests for the built-in metrics, `serin.dev/samples` of a MetricTemplate for others.
+async fn with_samples(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check, value: f64) -> Reading {
+    let Some(text) = canary.setting(MIN_SAMPLES) else { return Reading::Value(value) };
+    let Some(wanted) = text.trim().parse::<u32>().ok().map(f64::from) else {
+        return Reading::Inconclusive(format!("serin.dev/{MIN_SAMPLES} `{text}` is no number such as 100"));
+    };
+    let query = match samples_query(context, canary, metric, check).await {
+        Ok(Some(query)) => query,
+        Ok(None) => return Reading::Value(value),
+        Err(reading) => return reading,
+    };
+    let samples = match context.ports.metrics.query(query).await {
+        ports::Reading::Value(samples) => samples,
+        ports::Reading::NoData(_) => 0.0,
+        other => return reading(other),
+    };
+    if samples >= wanted {
+        return Reading::Value(value);
+    }
+    let (value, samples) = (format_float(value), format_float(samples.round()));
+    Reading::Inconclusive(format!("{value} of {samples} samples, serin.dev/{MIN_SAMPLES} asks for {text}"))
+}
+
+async fn samples_query(
+    context: &Context,
+    canary: &CanaryView,
+    metric: &Metric,
+    check: &Check,
+) -> Result<Option<MetricQuery>, Reading> {
+    let model = model(context, canary, metric, check).await?;
+    match check.source {
+        Source::SuccessRate | Source::Duration => {
+            let text = queries::requests(context.provider(canary), check.source, &model);
+            Ok(text.map(|text| prometheus(context.metrics_server(canary), text)))
+        }
+        Source::Template => {
+            let found = template(context, canary, metric).await;
+            let (_, template) = found.map_err(|detail| Reading::ProviderError(Fault::Template, detail))?;
+            match template.samples {
+                None => Ok(None),
+                Some(text) => template_query(context, canary, metric, &model, Some(&text)).await.map(Some),
+            }
+        }
+        Source::Inline | Source::Unusable => Ok(None),
+    }
 }
 
 /// What a Prometheus has under the label that it renamed; only a value counts, anything else changes nothing.
@@ -141,16 +192,8 @@ fn reading(reading: ports::Reading) -> Reading {
 
 /// The query of one check, or the reading that stands in for it.
 async fn query(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check) -> Result<MetricQuery, Reading> {
-    let server = context.metrics_server(canary);
-    let window = if check.source == Source::Template { "" } else { "1m" };
-    let mut model = Model::new(canary, metric, window);
-    let provider = context.provider(canary);
-    if provider == "knative" {
-        let revision = workloads::latest_revision(context, canary).await;
-        model.variables.entry("revision".to_owned()).or_insert(
-            revision.map_err(|detail| Reading::ProviderError(Fault::Provider(provider.to_owned()), detail))?,
-        );
-    }
+    let (server, provider) = (context.metrics_server(canary), context.provider(canary));
+    let model = model(context, canary, metric, check).await?;
     match check.source {
         Source::SuccessRate | Source::Duration => {
             let text = queries::builtin(provider, check.source, &model).ok_or_else(|| {
@@ -165,9 +208,23 @@ async fn query(context: &Context, canary: &CanaryView, metric: &Metric, check: &
                 render(text, &model).map_err(|error| Reading::ProviderError(Fault::Render, error.to_string()))?;
             Ok(prometheus(server, text))
         }
-        Source::Template => template_query(context, canary, metric, &model).await,
+        Source::Template => template_query(context, canary, metric, &model, None).await,
         Source::Unusable => Err(Reading::NoData("no usable metrics template and query were configured".to_owned())),
     }
+}
+
+/// What a query is made with.
+async fn model(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check) -> Result<Model, Reading> {
+    let window = if check.source == Source::Template { "" } else { "1m" };
+    let mut model = Model::new(canary, metric, window);
+    let provider = context.provider(canary);
+    if provider == "knative" {
+        let revision = workloads::latest_revision(context, canary).await;
+        model.variables.entry("revision".to_owned()).or_insert(
+            revision.map_err(|detail| Reading::ProviderError(Fault::Provider(provider.to_owned()), detail))?,
+        );
+    }
+    Ok(model)
 }
 
 fn prometheus(address: &str, query: String) -> MetricQuery {
@@ -184,15 +241,18 @@ fn prometheus(address: &str, query: String) -> MetricQuery {
     }
 }
 
+/// The query of a metric's template, or another text sent the same way.
 async fn template_query(
     context: &Context,
     canary: &CanaryView,
     metric: &Metric,
     model: &Model,
+    other: Option<&str>,
 ) -> Result<MetricQuery, Reading> {
-    let (namespace, template) =
+    let (namespace, Template { spec: template, .. }) =
         template(context, canary, metric).await.map_err(|detail| Reading::ProviderError(Fault::Template, detail))?;
-    let text = render(&template.query, model).map_err(|e| Reading::ProviderError(Fault::Render, e.to_string()))?;
+    let text = render(other.unwrap_or(&template.query), model)
+        .map_err(|e| Reading::ProviderError(Fault::Render, e.to_string()))?;
     let window = match metric.interval.as_deref().filter(|interval| !interval.is_empty()) {
         None => WINDOW,
         Some(text) => parse_duration(text).filter(|window| !window.is_zero()).ok_or_else(|| {
@@ -234,12 +294,15 @@ async fn template_request(
     })
 }
 
+/// A MetricTemplate, as far as it matters here.
+struct Template {
+    spec: MetricTemplateSpec,
+    /// The query of its annotation `serin.dev/samples`: how many samples a value of it rests on.
+    samples: Option<String>,
+}
+
 /// The metric's template and the namespace that it lives in. References are checked at use.
-async fn template(
-    context: &Context,
-    canary: &CanaryView,
-    metric: &Metric,
-) -> Result<(String, MetricTemplateSpec), String> {
+async fn template(context: &Context, canary: &CanaryView, metric: &Metric) -> Result<(String, Template), String> {
     let reference = metric.template_ref.as_ref().ok_or("the metric has no templateRef")?;
     let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&canary.key.namespace);
     if context.settings.no_cross_namespace_refs && namespace != canary.key.namespace {
@@ -250,7 +313,8 @@ async fn template(
     let object = object.ok_or_else(|| format!("metrictemplate.flagger.app \"{}\" not found", reference.name))?;
     let spec = object.0.get("spec").unwrap_or(&Value::Null);
     let spec = MetricTemplateSpec::deserialize(spec).map_err(|error| error.to_string())?;
-    Ok((namespace.to_owned(), spec))
+    let samples = object.annotation("serin.dev/samples").map(str::to_owned);
+    Ok((namespace.to_owned(), Template { spec, samples }))
 }
 
 /// What is said of a reference to another namespace that the controller's flags forbid.
@@ -289,7 +353,7 @@ async fn probe(context: &Context, canary: &CanaryView) -> Result<(), String> {
             let which = format!("metric template {}.{namespace}", reference.name);
             let found = template(context, canary, metric).await;
             let (namespace, template) = found.map_err(|detail| format!("{which} error: {detail}"))?;
-            match template_request(context, &namespace, template, String::new()).await {
+            match template_request(context, &namespace, template.spec, String::new()).await {
                 Ok(query) => query,
                 Err(Reading::ProviderError(Fault::Secret(name), detail)) => {
                     return Err(format!("{which} secret {name} error: {detail}"));

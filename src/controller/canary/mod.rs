@@ -13,7 +13,8 @@ mod targets;
 mod words;
 mod workloads;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -59,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) background: Background,
     pub(crate) meter: Arc<meter::Meter>,
     pub(crate) targets: Arc<targets::Targets>,
+    /// What was said of alerts that cannot be sent.
+    alerts_told: Arc<Mutex<BTreeSet<(CanaryKey, String)>>>,
 }
 
 impl Context {
@@ -73,8 +76,9 @@ impl Context {
         };
         let (background, work) = Background::new();
         let meter = Arc::new(meter::Meter::new(ports.telemetry.clone()));
-        let targets = Arc::default();
-        (Self { settings, options: Arc::new(options), ports, registry, background, meter, targets }, work)
+        let (targets, alerts_told) = (Arc::default(), Arc::default());
+        let options = Arc::new(options);
+        (Self { settings, options, ports, registry, background, meter, targets, alerts_told }, work)
     }
 
     fn provider<'a>(&'a self, canary: &'a CanaryView) -> &'a str {
@@ -137,6 +141,9 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
                 if ticked.gone {
                     schedule.forget(&ticked.canary);
                     context.meter.gone(&ticked.canary);
+                    let mut told = context.alerts_told.lock().unwrap_or_else(PoisonError::into_inner);
+                    told.retain(|(canary, _)| *canary != ticked.canary);
+                    drop(told);
                     context.meter.total(schedule.canaries());
                 } else {
                     schedule.finished(&ticked.canary, ticked.next, &ticked.watched, clock.now());

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_canary_keeps_its_target() {
+    fn q40_s19_the_oldest_canary_keeps_its_target() {
         let targets = Targets::default();
         let see_in = |phase: &str, name: &str, created: &str, target: &str| {
             let object = json!({"metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},

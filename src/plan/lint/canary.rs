@@ -12,6 +12,7 @@ pub(super) fn check(object: &Object, report: &mut Report<'_>) {
     let Some(spec) = object.at("/spec") else { return };
     target(object, report);
     service(spec, report);
+    settings(object, report);
     let provider = object.str("/spec/provider");
     if !provider.is_empty() {
         one_of(report, "/spec/provider", provider, &PROVIDERS);
@@ -21,6 +22,12 @@ pub(super) fn check(object: &Object, report: &mut Report<'_>) {
         let kind = object.str("/spec/autoscalerRef/kind");
         if !kind.is_empty() {
             one_of(report, "/spec/autoscalerRef/kind", kind, &["HorizontalPodAutoscaler", "ScaledObject"]);
+        }
+        let target = object.str("/spec/targetRef/kind");
+        if matches!(target, "DaemonSet" | "Service") {
+            report
+                .warning("/spec/autoscalerRef", format!("`autoscalerRef` has no effect: a {target} is not scaled"))
+                .help("remove it");
         }
     }
     if matches!(provider, "nginx" | "skipper") && spec.get("ingressRef").is_none_or(Value::is_null) {
@@ -49,6 +56,15 @@ pub(super) fn check(object: &Object, report: &mut Report<'_>) {
     for name in ["timeout", "backendTimeout"] {
         let pointer = format!("/spec/service/{name}");
         duration(object, &pointer, report);
+    }
+}
+
+/// Annotations by which serin is told what a Canary has no field for.
+fn settings(object: &Object, report: &mut Report<'_>) {
+    if let Some(text) = object.annotation("serin.dev/min-samples").filter(|text| text.trim().parse::<u32>().is_err()) {
+        report
+            .error("/metadata/annotations/serin.dev~1min-samples", format!("`{text}` is no number of samples"))
+            .help("write it as \"100\"");
     }
 }
 

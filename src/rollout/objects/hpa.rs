@@ -76,6 +76,22 @@ mod tests {
         );
     }
 
+    /// Flagger compares what it never writes, and so writes the same again.
+    #[test]
+    fn q29_the_copy_follows_labels_and_no_annotation_makes_it_differ() {
+        let canary = canary_with(
+            json!({"autoscalerRef": {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"}}),
+        );
+        let (before, mut changed) = (primary_hpa(&canary, &hpa()), hpa());
+        changed.0["metadata"]["annotations"] = json!({"autoscaling.alpha.kubernetes.io/conditions": "[]"});
+        assert_eq!(primary_hpa(&canary, &changed), before);
+        changed.0["metadata"]["labels"]["team"] = json!("shop");
+        assert_eq!(
+            primary_hpa(&canary, &changed).at("/metadata/labels"),
+            Some(&json!({"app": "podinfo", "team": "shop"}))
+        );
+    }
+
     #[test]
     fn bounds_of_the_primary_win() {
         let canary = canary_with(

@@ -170,6 +170,13 @@ mod tests {
         );
     }
 
+    /// Of the record; the field says nothing, and its absence would be a difference to what Flagger left.
+    #[test]
+    fn s12_a_primary_without_advanced_settings_has_empty_ones() {
+        let made = build(json!({}), &scaled());
+        assert_eq!(made.at("/spec/advanced"), Some(&json!({"horizontalPodAutoscalerConfig": {}})));
+    }
+
     #[test]
     fn queries_and_bounds_of_the_canary_win() {
         let made = build(

@@ -234,8 +234,9 @@ mod tests {
         assert_eq!((again.str("/spec/type"), again.at("/spec/clusterIP")), ("NodePort", None));
     }
 
+    /// The toolkits must leave alone what the engine writes, whoever owns the Service.
     #[test]
-    fn a_service_of_somebody_else_is_taken_over_in_place() {
+    fn s10_a_service_of_somebody_else_is_taken_over_in_place_and_marked_for_the_toolkits() {
         // contour-take-over/objects.jsonl
         let live =
             object(json!({"metadata": {"name": "podinfo", "annotations": {"note": "mine"}, "labels": {"team": "a"}},

@@ -57,6 +57,10 @@ impl Tick<'_> {
     pub(super) fn adjustments(&self) -> Vec<String> {
         let mut texts = Vec::new();
         let (analysis, provider) = (&self.analysis, self.provider);
+        if self.canary.spec.autoscaler_ref.is_some() && !self.target_kind.can_be_autoscaled() {
+            let name = &self.canary.spec.target_ref.name;
+            texts.push(format!("autoscalerRef has no effect: {} {name} is not scaled", self.kind()));
+        }
         if self.routed() {
             let wanted = [
                 (analysis.mirror, "analysis.mirror"),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, analysis, version, with};
 use crate::api::Phase;
-use crate::rollout::{Action, HookAnswer, Outcome};
+use crate::rollout::{Action, HookAnswer};
 
 /// More actions than any tick has: the crash comes after the run memory was written and before the status.
 const BEFORE_THE_STATUS: usize = 99;

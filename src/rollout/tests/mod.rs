@@ -2,9 +2,15 @@
 
 mod crashes;
 mod model;
+mod operators;
+mod outcomes;
 mod phases;
+mod primaries;
 mod quirks;
 mod record;
+mod runs;
 mod strategies;
+mod surprises;
 mod takeover;
+mod words;
 mod world;

@@ -34,7 +34,7 @@ fn users(rules: Value) -> Object {
 }
 
 #[test]
-fn the_copy_is_the_one_of_the_record() {
+fn s14_the_copy_is_the_one_of_the_record_without_labels_and_with_websocket() {
     // apisix-canary-succeeds/objects.jsonl; the reference has another name there.
     let made = route::desired(&users(json!([rule("method", apex())])), &plain(), Weights::canary(25)).unwrap();
     let backend = |name: &str, weight: u8| json!({"serviceName": name, "servicePort": 80, "resolveGranularity": "service", "weight": weight});

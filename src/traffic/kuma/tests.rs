@@ -7,7 +7,7 @@ use super::*;
 use crate::cluster::memory::MemoryCluster;
 
 #[test]
-fn a_route_is_the_one_of_flagger() {
+fn s14_a_route_is_the_one_of_flagger_with_its_label_and_annotations() {
     let mut canary =
         canary(json!({"service": {"port": 9898, "apex": {"annotations": {"9898.service.kuma.io/protocol": "http"}}}}));
     let split = |name: &str, weight: u8| json!({"weight": weight, "destination": {"kuma.io/service": format!("{name}_test_svc_9898")}});

@@ -133,4 +133,14 @@ impl Moment {
     pub(super) fn canary(&self) -> ObjectKey {
         ObjectKey::namespaced("flagger.app/v1beta1", "Canary", &self.namespace, "podinfo")
     }
+
+    /// The objects but for the Canary, and who owns each of them.
+    pub(super) fn owners(&self) -> BTreeMap<(String, String), String> {
+        let owner =
+            |object: &Value| object["metadata"]["ownerReferences"][0]["name"].as_str().unwrap_or_default().to_owned();
+        let mut all: BTreeMap<_, _> =
+            self.objects.iter().map(|(key, (_, object))| (key.clone(), owner(object))).collect();
+        all.retain(|(kind, _), _| kind != "Canary");
+        all
+    }
 }

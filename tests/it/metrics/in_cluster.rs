@@ -54,8 +54,15 @@ impl Cluster for Fake {
     }
 
     async fn raw(&self, path: &str) -> Result<Value, ClusterError> {
-        assert_eq!(path, "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/queue?labelSelector=app%3Dweb");
-        Ok(json!({"items": [{"value": "250m"}]}))
+        match path {
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/queue?labelSelector=app%3Dweb" => {
+                Ok(json!({"items": [{"value": "250m"}]}))
+            }
+            "/apis/external.metrics.k8s.io/v1beta1" => Ok(json!({"kind": "APIResourceList"})),
+            _ => {
+                Err(ClusterError::Unavailable { doing: "reading".to_owned(), message: format!("{path} is not there") })
+            }
+        }
     }
 
     async fn list(&self, _: &Gvk, _: Option<&str>) -> Result<Vec<Arc<Object>>, ClusterError> {
@@ -141,4 +148,15 @@ async fn external_metrics_are_asked_as_ourselves() {
     query.secret.clear();
     let reading = Metrics::new(Arc::new(StillClock::default())).with_cluster(fake).query(query).await;
     assert_eq!(reading, Reading::Value(0.25));
+}
+
+/// Discovery says whether the API is there; no metric of a known name need be.
+#[tokio::test]
+async fn what_the_cluster_serves_is_probed_by_its_discovery() {
+    let metrics = Metrics::new(Arc::new(StillClock::default())).with_cluster(Fake::new(Value::Null, Value::Null, 0));
+    let mut external = query("externalmetrics", "");
+    external.secret.clear();
+    assert_eq!(metrics.probe(external).await, Ok(()));
+    let keptn = metrics.probe(query("keptn", "")).await.expect_err("Keptn is not installed");
+    assert!(keptn.contains("/apis/metrics.keptn.sh/v1beta1 is not there"), "{keptn}");
 }

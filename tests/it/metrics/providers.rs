@@ -342,6 +342,113 @@ async fn requests_are_as_documented() {
     }
 }
 
+/// What a probe sends besides its credentials, and a good answer.
+fn probed(provider: &str) -> (wiremock::MockBuilder, ResponseTemplate) {
+    let get = |at: &str| Mock::given(method("GET")).and(path(at)).and(header("x-team", "shop"));
+    let ok = ResponseTemplate::new(200).set_body_json(json!({}));
+    match provider {
+        "prometheus" => (
+            get("/api/v1/query").and(query_param("query", "vector(1)")).and(header("authorization", "Bearer hunter2hunter2")),
+            ResponseTemplate::new(200).set_body_json(
+                json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "1"]}]}}),
+            ),
+        ),
+        "datadog" => (
+            get("/api/v1/validate").and(header("dd-api-key", SECRET)),
+            ResponseTemplate::new(200).set_body_json(json!({"valid": true})),
+        ),
+        "newrelic" => (
+            get("/v1/accounts/51312/query")
+                .and(query_param("nrql", "SELECT count(*) FROM Transaction SINCE 1 minute ago"))
+                .and(header("x-query-key", SECRET)),
+            ResponseTemplate::new(200).set_body_json(json!({"results": [{"count": 0}]})),
+        ),
+        "graphite" => (
+            get("/render")
+                .and(query_param("target", "test"))
+                .and(query_param("from", "-1min"))
+                .and(query_param("format", "json"))
+                .and(header("authorization", "Basic aHVudGVyMmh1bnRlcjI6aHVudGVyMmh1bnRlcjI=")),
+            ResponseTemplate::new(200).set_body_json(json!([])),
+        ),
+        "influxdb" => (
+            Mock::given(method("POST"))
+                .and(path("/api/v2/query"))
+                .and(header("authorization", "Token hunter2hunter2"))
+                .and(body_string("import \"array\" array.from(rows: [{_value: 1.0}])")),
+            body("influxdb", &json!(1.0)),
+        ),
+        "dynatrace" => (
+            get("/api/v2/metrics")
+                .and(query_param("pageSize", "1"))
+                .and(header("authorization", "Api-Token hunter2hunter2")),
+            ok,
+        ),
+        "splunk" => (get("/v2/metric").and(query_param("limit", "1")).and(header("x-sf-token", SECRET)), ok),
+        "stackdriver" => (
+            Mock::given(method("POST"))
+                .and(path("/v3/projects/shop-1/timeSeries:query"))
+                .and(header("authorization", "Bearer hunter2hunter2"))
+                .and(body_string(r#"{"query":""}"#)),
+            ResponseTemplate::new(400).set_body_json(json!({"error": {"code": 400, "status": "INVALID_ARGUMENT"}})),
+        ),
+        "cloudwatch" => (
+            Mock::given(method("POST"))
+                .and(body_string_contains("Action=GetMetricData"))
+                .and(body_string_contains("MetricDataQueries.member.1.MetricStat.Metric.Namespace=serin")),
+            ResponseTemplate::new(200).set_body_string("<GetMetricDataResponse/>"),
+        ),
+        _ => (get("/apis/external.metrics.k8s.io/v1beta1").and(header("authorization", "Bearer hunter2hunter2")), ok),
+    }
+}
+
+async fn probe(server: &MockServer, query: MetricQuery) -> Result<(), String> {
+    let host = server.address().to_string();
+    let environment = move |name: &str| (name == "GCE_METADATA_HOST").then(|| host.clone());
+    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(environment)).probe(query).await
+}
+
+#[tokio::test]
+async fn every_provider_is_probed_by_a_cheap_request_that_reads() {
+    for provider in PROVIDERS.into_iter().chain(["prometheus"]) {
+        let server = server().await;
+        let (request, answer) = probed(provider);
+        request.respond_with(answer).mount(&server).await;
+        assert_eq!(probe(&server, query(provider, &server.uri())).await, Ok(()), "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_says_what_is_wrong_without_secrets() {
+    for provider in PROVIDERS.into_iter().chain(["prometheus"]) {
+        let server = server().await;
+        let denied = ResponseTemplate::new(403).set_body_string(format!("no right for {SECRET}"));
+        Mock::given(any()).respond_with(denied).mount(&server).await;
+        let words = probe(&server, query(provider, &server.uri())).await.expect_err(provider);
+        assert!(
+            words.contains("403") && words.contains("no right for") && !words.contains(SECRET),
+            "{provider}: {words}"
+        );
+        let mut nobody = query(provider, "http://127.0.0.1:9");
+        nobody.secret.insert("project".to_owned(), SecretString::from("shop-1"));
+        assert!(probe(&server, nobody).await.is_err(), "{provider} answers where nobody is");
+    }
+    // What is refused as an answer of 200.
+    for (provider, answer) in [
+        ("datadog", json!({"valid": false})),
+        (
+            "prometheus",
+            json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "2"]}]}}),
+        ),
+    ] {
+        let server = server().await;
+        Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(answer)).mount(&server).await;
+        assert!(probe(&server, query(provider, &server.uri())).await.is_err(), "{provider}");
+    }
+    let server = server().await;
+    assert_eq!(probe(&server, query("tea-leaves", "")).await, Err("provider type tea-leaves is not known".to_owned()));
+}
+
 #[tokio::test]
 async fn q33_the_newest_point_of_datadog_counts() {
     let points = json!({"series": [{"pointlist": [[1, 99.0], [2, 5.0], [3, null]]}]});

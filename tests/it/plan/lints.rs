@@ -147,6 +147,11 @@ fn lints_name_the_line_and_what_to_do() {
             "canary.yaml:1:1: warning: flagger.app/v1alpha3 is an old version of Canary (write flagger.app/v1beta1)",
         ),
         (
+            "kind: Canary\nmetadata:\n",
+            "kind: Canary\nmetadata:\n  annotations: {serin.dev/min-samples: many}\n",
+            "canary.yaml:4:18: error: `many` is no number of samples (write it as \"100\")",
+        ),
+        (
             "    port: 80",
             "    portName: http",
             "canary.yaml:12:3: error: `service.port` is missing (write the port that the application's Service has)",
@@ -280,4 +285,15 @@ fn objects_around_a_canary_are_linted() {
     ] {
         assert_eq!(of(&text), want, "{text}");
     }
+}
+
+#[test]
+fn an_autoscaler_of_what_is_not_scaled_is_told() {
+    let scaled = LINTED.replace("    kind: Deployment\n", "    kind: DaemonSet\n").replace(
+        "  service:\n",
+        "  autoscalerRef: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, name: web}\n  service:\n",
+    );
+    let told = lints(&scaled);
+    let want = "warning: `autoscalerRef` has no effect: a DaemonSet is not scaled (remove it)";
+    assert!(told.iter().any(|line| line.ends_with(want)), "{told:#?}");
 }
