@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use serin::alerts::HttpAlerts;
 use serin::controller::{Channel, Ports};
-use serin::ports::{AlertCall, AlertMessage, AlertSender};
+use serin::ports::{AlertCall, AlertMessage, AlertSender, Clock as _};
 use serin::sim::BedOptions;
 use serin::sim::bed::Adjust;
 use wiremock::matchers::{any, header, method, path};
