@@ -6,21 +6,37 @@ mod crash;
 mod end;
 mod files;
 mod play;
+#[path = "../bed/stories/shape.rs"]
+#[expect(dead_code, reason = "the bed's own, but for what is tested here")]
+mod shape;
 #[expect(dead_code, reason = "some fields are for the bed, which shares the format")]
 mod story;
 mod transcript;
 
 use std::path::Path;
 
-use story::Story;
+use shape::Shape;
+use story::{Act, Story};
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
 }
 
-fn run(name: &str) {
+fn read(name: &str) -> Story {
     let text = std::fs::read_to_string(folder().join(format!("{name}.yaml"))).unwrap();
-    let story: Story = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{name}.yaml: {error}"));
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{name}.yaml: {error}"))
+}
+
+fn names() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).unwrap();
+    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned)?);
+    let mut names: Vec<String> = entries.filter_map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
+}
+
+fn run(name: &str) {
+    let story = read(name);
     let transcript = play::play(&story);
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path(folder().join("transcripts"));
@@ -41,16 +57,50 @@ macro_rules! scenarios {
 
         #[test]
         fn every_file_is_played() {
-            let mut files: Vec<String> = std::fs::read_dir(folder())
-                .unwrap()
-                .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
-                .collect();
-            files.sort();
             let mut played = vec![$(stringify!($name)),*];
             played.sort_unstable();
-            assert_eq!(files, played);
+            assert_eq!(names(), played);
         }
     };
+}
+
+/// The bed can do all that its stories ask for, and what it makes of their files can be undone.
+#[test]
+fn stories_of_the_bed_can_be_played_there() {
+    let mut count = 0;
+    for name in names() {
+        let story = read(&name);
+        if story.bed.is_none() {
+            continue;
+        }
+        count += 1;
+        let shape = Shape::new(7);
+        let mut states = vec![files::first(&story).unwrap()];
+        for act in story.steps.iter().flat_map(|step| &step.acts) {
+            match act {
+                Act::Commit(wanted) | Act::Race(wanted) => {
+                    let mut next = states.last().unwrap().clone();
+                    for (path, text) in files::changed(&next, wanted).unwrap() {
+                        next.remove(&path);
+                        next.extend(text.map(|text| (path, text)));
+                    }
+                    states.push(next);
+                }
+                Act::Prometheus(_) | Act::Hooks(_) => panic!("{name}: the bed cannot {act:?}"),
+                _ => {}
+            }
+        }
+        for files in states {
+            let bed = shape.files(files.iter().map(|(path, text)| (path.clone(), Some(text.clone()))).collect());
+            let bed: files::Files = bed.into_iter().filter_map(|(path, text)| Some((path, text?))).collect();
+            for (path, text) in bed.iter().filter(|(_, text)| text.contains("kind: Deployment\n")) {
+                assert_eq!(text.contains("containers:"), text.contains("exec /image/podinfo"), "{name}: {path}");
+                assert!(!text.contains("namespace: shop\n"), "{name}: {path}");
+            }
+            assert_eq!(shape.files_back(bed), files, "{name}");
+        }
+    }
+    assert!(count > 20, "{count} stories");
 }
 
 scenarios! {
