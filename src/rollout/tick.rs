@@ -6,10 +6,13 @@ use super::decision::{
     Action, AlertText, Decision, Level, MetricRecord, Notice, Outcome, Severity, Step, TickRecord, Verdict,
 };
 use super::memory::RunMemory;
-use super::observation::{self, HookAnswer, Observation, Question, Read, Version, Workload};
+use super::observation::{self, HookAnswer, Observation, Question, Read, RouteState, Version, Workload};
 use super::readiness::{self, Readiness, Rules};
 use super::target::TargetKind;
 use super::{status, strategy};
+
+/// Said in the journal where the canary has traffic, as far as we know.
+const UNREPORTED: &str = "nobody reports whether the route is in force";
 use crate::api::canary::CanaryView;
 use crate::api::{Analysis, CanaryStatus, Phase};
 use crate::domain::Weights;
@@ -155,6 +158,12 @@ impl<'a> Tick<'a> {
     /// Live weights; all on the primary where there are no routes.
     pub(super) fn live(&self) -> Read<Weights> {
         if self.routed() { self.seen.weights.clone() } else { Read::Present(Weights::PRIMARY) }
+    }
+
+    /// Whether the canary has traffic by a route of which nobody says that it is in force.
+    fn route_is_unreported(&self) -> bool {
+        let divided = self.seen.weights.present().is_some_and(|weights| weights.canary > 0 || weights.mirrored);
+        self.routed() && divided && self.seen.route == RouteState::Unknown
     }
 
     // What is told.
@@ -428,6 +437,7 @@ impl<'a> Tick<'a> {
         let phase = self.status.phase;
         let running = phase.is_active() || self.run.restoring;
         let again = running || self.again || matches!(phase, Phase::Unset | Phase::Initializing | Phase::Terminating);
+        let unreported = self.route_is_unreported();
         let journal = (running || before.phase.is_active()).then(|| TickRecord {
             time: self.seen.now,
             phase,
@@ -436,9 +446,12 @@ impl<'a> Tick<'a> {
             failed_checks: self.status.failed_checks,
             metrics: self.metrics,
             hooks: self.hooks,
-            decision: match (self.note.is_empty(), self.events.last()) {
-                (true, Some(notice)) => notice.message.clone(),
-                _ => self.note,
+            decision: {
+                let said = match (self.note.is_empty(), self.events.last()) {
+                    (true, Some(notice)) => notice.message.clone(),
+                    _ => self.note,
+                };
+                if unreported { format!("{said} ({UNREPORTED})") } else { said }
             },
         });
         Step::Do(Box::new(Decision {

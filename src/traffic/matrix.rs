@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::conformance::canary;
+use super::readiness_tests::reported;
 use super::{names, without_cluster};
 use crate::api::CanaryView;
 use crate::rollout::queries::observer;
@@ -128,7 +129,9 @@ fn page() -> String {
          What each provider honours, found by asking the code for one field after the other. A field without a *yes* is \
          reported by\n`serin check` and by `serin run`; a test whose condition has none is refused, because it would have \
          other users than it\nasks for.\n\n\
-         | provider | traffic in steps | Blue/Green | built-in metrics of |\n|---|---|---|---|\n",
+         The YAML on each page is complete but for the namespace (`kubectl create namespace test`), and tests play it. Where \
+         nothing\nreports whether a route is in force serin goes on, and says so in the journal of the release.\n\n\
+         | provider | traffic in steps | Blue/Green | whether a route is in force | built-in metrics of |\n|---|---|---|---|---|\n",
     );
     let mark = |honoured: bool| if honoured { "yes" } else { "–" };
     for name in names() {
@@ -137,7 +140,9 @@ fn page() -> String {
             other => other,
         };
         let blue_green = if routes(name) { "yes" } else { "as the primary's rolling update" };
-        page += &format!("| {} | {} | {blue_green} | {metrics} |\n", named(name), mark(routes(name)));
+        let silence = if routes(name) { "not reported" } else { "–" };
+        let force = reported(name).map_or(silence.to_owned(), |(_, how)| how.words());
+        page += &format!("| {} | {} | {blue_green} | {force} | {metrics} |\n", named(name), mark(routes(name)));
     }
     for (title, probes) in tables() {
         let titles: Vec<_> = probes.iter().map(|probe| probe.title).collect();

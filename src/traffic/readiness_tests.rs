@@ -10,7 +10,7 @@ use crate::domain::{ObjectKey, Weights};
 use crate::ports::Verified;
 
 /// The kind of a provider's route that its controller reports about, and where.
-fn reported(provider: &str) -> Option<(&'static str, Reported)> {
+pub(super) fn reported(provider: &str) -> Option<(&'static str, Reported)> {
     let condition = |name: &'static str| Reported::Condition { name, errors: false };
     Some(match provider {
         "apisix" => ("ApisixRoute podinfo-podinfo-canary", condition("ResourcesAvailable")),
@@ -25,7 +25,7 @@ fn reported(provider: &str) -> Option<(&'static str, Reported)> {
     })
 }
 
-enum Reported {
+pub(super) enum Reported {
     Condition { name: &'static str, errors: bool },
     Parent(&'static str),
     State,
@@ -58,6 +58,15 @@ impl Reported {
         }
     }
 
+    /// For the page of all providers.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Condition { name, .. } => format!("condition `{name}`"),
+            Self::Parent(name) => format!("conditions `{name}`, `ResolvedRefs` of the parents"),
+            Self::State => "a rejection only".to_owned(),
+        }
+    }
+
     const fn refusal(&self) -> &'static str {
         match self {
             Self::Condition { name, .. } | Self::Parent(name) => name,
@@ -75,18 +84,13 @@ async fn a_route_that_is_not_accepted_is_told_by_its_condition() {
         router.reconcile(&canary).await.unwrap();
         router.set(&canary, Weights::canary(30)).await.unwrap();
         assert_eq!(router.verify(&canary).await.unwrap(), Verified::CannotTell, "{provider}: nothing is reported yet");
-        let route = |keys: Vec<ObjectKey>| {
-            keys.into_iter().find(|key| reported(provider).is_some_and(|(kind, _)| kind.contains(&key.gvk.kind)))
-        };
-        let objects = router.objects(&canary);
-        let key = match (provider, reported(provider)) {
-            ("apisix", _) => objects.last().cloned(),
-            ("gatewayapi:v1" | "gatewayapi:v1beta1" | "knative", _) => objects.first().cloned(),
-            _ => route(objects),
-        };
-        let Some((subject, how)) = reported(provider) else {
-            // Whatever stands in a status, it means nothing.
-            continue;
+        let Some((subject, how)) = reported(provider) else { continue };
+        // The last of a kind: of the two ApisixRoutes the copy, of the objects of a mesh the apex comes first and alone.
+        let kind = subject.split(' ').rev().nth(1);
+        let is_route = |key: &&ObjectKey| kind.is_none_or(|kind| key.gvk.kind == kind);
+        let key = match provider {
+            "apisix" => router.objects(&canary).into_iter().rfind(|key| is_route(&key)),
+            _ => router.objects(&canary).into_iter().find(|key| is_route(&key)),
         };
         let mut live = (*cluster.peek(&key.unwrap()).unwrap()).clone();
         let generation = live.generation();

@@ -53,6 +53,15 @@ struct Reader {
 /// Plays a document: installs the daemon with this provider, applies the YAML, and hands over when the canary `test/podinfo`
 /// is initialised.
 fn follow<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, then: impl FnOnce(Reader) -> F) {
+    begin(provider, yaml, matching, async |mut reader| {
+        reader.reaches("Initialized").await;
+        reader.lost = reader.lost_so_far();
+        then(reader).await;
+    });
+}
+
+/// The same without waiting for anything.
+fn begin<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, then: impl FnOnce(Reader) -> F) {
     let sim = Arc::new(bed::clock());
     let runtime = sim.runtime().unwrap();
     runtime.block_on(async move {
@@ -60,7 +69,7 @@ fn follow<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, 
         let adjust = Adjust(Arc::new(move |settings| settings.provider = Some(provider.clone())));
         let options = BedOptions { all_canaries: true, source: false, adjust: Some(adjust), ..BedOptions::default() };
         let bed = Bed::start(sim.clone(), options).await.unwrap();
-        let mut reader = Reader { bed, load_tester: Arc::default(), lost: 0.0 };
+        let reader = Reader { bed, load_tester: Arc::default(), lost: 0.0 };
         reader.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: test}");
         yaml.iter().for_each(|text| reader.apply(text));
         let load = Load { matching, ..Load::constant("test", "podinfo", reader.bed.clock.now(), RATE) };
@@ -68,8 +77,6 @@ fn follow<F: Future<Output = ()>>(provider: &str, yaml: &[&str], matching: f64, 
         let mut ports = reader.bed.ports();
         ports.hooks = reader.load_tester.clone();
         reader.bed.daemon_with(ports, reader.bed.git().unwrap(), reader.bed.forge.clone());
-        reader.reaches("Initialized").await;
-        reader.lost = reader.lost_so_far();
         then(reader).await;
     });
 }
@@ -321,6 +328,21 @@ fn nginx_of_seed_003_with_a_prometheus_in_a_different_namespace() {
         reader.said("Metric request-success-rate is read by label exported_namespace");
         let told = reader.events().iter().filter(|event| event.contains("exported_namespace")).count();
         assert!(told <= 2, "once in a run");
+    });
+}
+
+#[test]
+fn nginx_of_seed_003_without_an_ingress_makes_nothing() {
+    let at = NGINX[2].find("  ingressRef:").unwrap();
+    let end = at + NGINX[2][at..].find("name: podinfo\n").unwrap() + "name: podinfo\n".len();
+    let canary = format!("{}{}", &NGINX[2][..at], &NGINX[2][end..]);
+    begin("nginx", &[NGINX[0], NGINX[1], &canary], 0.0, |reader| async move {
+        let told = |_: &Bed| reader.events().iter().any(|event| event.contains("ingressRef is missing"));
+        assert!(reader.bed.wait(PATIENCE, told).await, "{:?}", reader.events());
+        let deployments = reader.bed.sandbox.store.list(&Gvk::new("apps/v1", "Deployment"), Some("test"));
+        let names: Vec<_> = deployments.iter().map(|deployment| deployment.name()).collect();
+        assert_eq!(names, ["podinfo"]);
+        assert_eq!(deployments[0].int("/spec/replicas"), Some(1), "users are served as before");
     });
 }
 

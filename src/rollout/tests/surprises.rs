@@ -22,6 +22,27 @@ fn s15_a_refused_route_keeps_the_target_up() {
 }
 
 #[test]
+fn what_nobody_reports_about_a_route_is_not_claimed() {
+    let said = |route: RouteState, provider: &str| {
+        let mut world = World::at_rest(provider, analysis());
+        world.push("good");
+        world.until(Phase::Progressing);
+        while world.canary.status.canary_weight == 0 && world.canary.status.iterations == 0 {
+            world.tick();
+        }
+        world.route = route;
+        world.tick();
+        world.last.and_then(|decision| decision.journal).expect("a line").decision
+    };
+    let unreported = "(nobody reports whether the route is in force)";
+    let plain = said(RouteState::Accepted, "contour");
+    assert!(plain.starts_with("Advance podinfo.ns canary weight") && !plain.contains(unreported), "{plain}");
+    assert_eq!(said(RouteState::Unknown, "nginx"), format!("{plain} {unreported}"));
+    assert!(!said(RouteState::Unknown, "kubernetes").contains(unreported), "there is no route");
+    assert!(said(RouteState::Refused("no such backend".into()), "contour").contains("no such backend"));
+}
+
+#[test]
 fn s03_a_first_primary_that_never_starts_leaves_the_target_serving_and_takes_a_fix() {
     for provider in ["contour", "kubernetes"] {
         let mut world = World::new(provider, analysis());
