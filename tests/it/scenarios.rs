@@ -29,7 +29,7 @@ fn read(name: &str) -> Story {
 
 fn names() -> Vec<String> {
     let entries = std::fs::read_dir(folder()).unwrap();
-    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned)?);
+    let name = |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned);
     let mut names: Vec<String> = entries.filter_map(|entry| name(entry.unwrap())).collect();
     names.sort();
     names
