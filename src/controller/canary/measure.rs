@@ -139,7 +139,9 @@ async fn with_samples(context: &Context, canary: &CanaryView, metric: &Metric, c
         return Reading::Value(value);
     }
     let (value, samples) = (format_float(value), format_float(samples.round()));
-    Reading::Inconclusive(format!("{value} of {samples} samples, serin.dev/{MIN_SAMPLES} asks for {text}"))
+    Reading::Inconclusive(format!(
+        "the value {value} rests on {samples} samples, and serin.dev/{MIN_SAMPLES} is {text}"
+    ))
 }
 
 async fn samples_query(

@@ -149,7 +149,7 @@ fn lints_name_the_line_and_what_to_do() {
         (
             "kind: Canary\nmetadata:\n",
             "kind: Canary\nmetadata:\n  annotations: {serin.dev/min-samples: many}\n",
-            "canary.yaml:4:18: error: `many` is no number of samples (write it as \"100\")",
+            "canary.yaml:4:17: error: `many` is no number of samples (write it as \"100\")",
         ),
         (
             "    port: 80",
