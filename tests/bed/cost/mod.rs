@@ -1,7 +1,7 @@
 //! What serin costs beside Flagger and Argo Rollouts, on a real API server: requests from its audit log, processor time and
 //! memory from `/proc`, lateness of ticks from the questions that a Prometheus gets. Pods are played (`crowd`).
 //!
-//! Each measurement has a bed of its own. What it measured is kept in `target/bed-cost`, and the page is made of all that is
+//! Each measurement has a bed of its own. What it measured is kept in `docs/performance`, and the page is made of all that is
 //! kept, so that a table need not be made in one go.
 
 mod audit;
@@ -55,7 +55,7 @@ pub(crate) struct CostArgs {
     /// A binary of serin, in the folder of its build profile [default: $SERIN_BED_SERIN, else built with the profile dist]
     #[arg(long)]
     serin: Option<PathBuf>,
-    /// Print the page's tables instead of writing them to docs/performance.md
+    /// Print the tables of what was measured this way, and leave the page and what it is made of alone
     #[arg(long)]
     print: bool,
     /// What was kept of earlier runs is measured again
@@ -106,7 +106,7 @@ pub(crate) async fn run(args: CostArgs) -> anyhow::Result<ExitCode> {
         Some(path) => std::fs::canonicalize(&path).with_context(|| format!("looking for {}", path.display()))?,
         None => build()?,
     };
-    let kept = root().join("target/bed-cost");
+    let kept = root().join(if args.print { "target/bed-cost" } else { "docs/performance" });
     std::fs::create_dir_all(&kept)?;
     let mut failed = Vec::new();
     for (what, many, program) in args.all() {
