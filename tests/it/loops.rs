@@ -206,8 +206,8 @@ fn a_rebuilt_cluster_begins_with_what_was_promoted() {
         let options = BedOptions { remote: Some((repository, url)), ..BedOptions::default() };
         let bed = world(clock, options).await;
         let _daemon = bed.daemon().unwrap();
-        until(&bed, "the primary is there", |bed| bed.phase(&web()) == "Initialized").await;
-        assert_eq!(image(&bed, "web-primary"), "1.1.0");
+        // Its phase is `Initialized` for less than a second, if the head is applied in the same one.
+        until(&bed, "the primary is there", |bed| image(bed, "web-primary") == "1.1.0").await;
         until(&bed, "the head is tried", |bed| image(bed, "web") == "1.2.0").await;
         until(&bed, "it is reverted", |bed| log(bed)[0] == "Revert \"Release 1.2.0\"").await;
         bed.pass(Duration::from_secs(60)).await;

@@ -79,6 +79,8 @@ impl Lives {
 struct End {
     /// The effects of the last life.
     effects: Vec<String>,
+    /// How many of them had happened at the end of each second.
+    pauses: BTreeSet<usize>,
     /// Everything that must be the same, as text by place.
     facts: BTreeMap<String, String>,
     /// What must never be.
@@ -105,10 +107,11 @@ fn live(story: Story, stops: Vec<Stop>) -> End {
         bed.remote.commit("main", "Start", &files, clock.now()).unwrap();
         let mut lives = Lives::begin(&bed, stops);
         let (mut pushed, mut end) = (false, clock.now().checked_add(END).unwrap());
-        let mut over = false;
+        let (mut over, mut pauses) = (false, BTreeSet::new());
         while clock.now() < end {
             bed.pass(Duration::from_secs(1)).await;
             lives.look(&bed);
+            pauses.insert(lives.effects.done().len());
             if !over && is_over(&bed, story) {
                 over = true;
                 end = clock.now().checked_add(REST).unwrap();
@@ -122,7 +125,7 @@ fn live(story: Story, stops: Vec<Stop>) -> End {
         let effects = lives.effects.done();
         let mut wrong = always(&posted(&bed), &bed.remote.log("main"));
         let facts = facts(&bed, story, &mut wrong);
-        End { effects, facts, wrong }
+        End { effects, pauses, facts, wrong }
     })
 }
 
@@ -306,15 +309,16 @@ fn compare(what: &str, want: &End, found: &End) -> Vec<String> {
     wrong.into_iter().map(|wrong| format!("{what}: {wrong}")).collect()
 }
 
-fn killed(story: Story, stop: fn(usize) -> Stop, numbers: fn(usize) -> std::ops::RangeInclusive<usize>) {
+/// A daemon that dies after an effect leaves the world that it would leave if it died before the next one, which differ only in
+/// when the successor comes. It comes in the second of the death, so both are one where no second lies between the two effects.
+fn killed(story: Story, stops: fn(&End) -> Vec<Stop>) {
     let want = live(story, Vec::new());
     assert!(want.wrong.is_empty(), "{:#?}", want.wrong);
-    let count = want.effects.len();
-    assert!(count > 20, "few effects: {:#?}", want.effects);
+    assert!(want.effects.len() > 20, "few effects: {:#?}", want.effects);
     let mut wrong = Vec::new();
-    for number in numbers(count) {
-        let stop = stop(number);
+    for stop in stops(&want) {
         let found = live(story, vec![stop]);
+        let (Stop::Before(number) | Stop::After(number)) = stop else { continue };
         let last = want.effects.get(number.saturating_sub(1)).map(String::as_str).unwrap_or_default();
         wrong.extend(compare(&format!("{story:?} {stop:?} ({last})"), &want, &found));
     }
@@ -322,24 +326,32 @@ fn killed(story: Story, stop: fn(usize) -> Stop, numbers: fn(usize) -> std::ops:
     assert!(wrong.is_empty(), "{} differences{text}", wrong.len());
 }
 
+fn before_any_effect(want: &End) -> Vec<Stop> {
+    (0..want.effects.len()).map(Stop::Before).collect()
+}
+
+fn after_any_last_effect_of_a_second(want: &End) -> Vec<Stop> {
+    want.pauses.iter().copied().filter(|number| *number > 0).map(Stop::After).collect()
+}
+
 #[test]
 fn good_release_killed_before_any_effect() {
-    killed(Story::Good, Stop::Before, |count| 0..=count - 1);
+    killed(Story::Good, before_any_effect);
 }
 
 #[test]
 fn good_release_killed_after_any_effect() {
-    killed(Story::Good, Stop::After, |count| 1..=count);
+    killed(Story::Good, after_any_last_effect_of_a_second);
 }
 
 #[test]
 fn bad_release_killed_before_any_effect() {
-    killed(Story::Bad, Stop::Before, |count| 0..=count - 1);
+    killed(Story::Bad, before_any_effect);
 }
 
 #[test]
 fn bad_release_killed_after_any_effect() {
-    killed(Story::Bad, Stop::After, |count| 1..=count);
+    killed(Story::Bad, after_any_last_effect_of_a_second);
 }
 
 /// Pairs of crashes: the process dies, and its successor dies too, before or after any of its own effects.
