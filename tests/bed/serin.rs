@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::gitea::{self, OWNER, Repository};
@@ -164,6 +164,19 @@ impl Serin {
             Ok(())
         });
         waited.await.with_context(|| format!("{}\n{}", self.namespace, self.log(20)))
+    }
+
+    /// Scales it to nothing, as docs/migration.md tells those who go back to Flagger, and waits until its pod is gone.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        let api: Api<Deployment> = Api::namespaced(self.bed.admin(), &self.namespace);
+        let none = json!({"spec": {"replicas": 0}});
+        api.patch_scale("serin", &PatchParams::default(), &Patch::Merge(&none)).await?;
+        eventually("serin being gone", Limit::START, async || {
+            let left = self.bed.kubelet()?.processes(&self.namespace, "serin-").len();
+            anyhow::ensure!(left == 0, "{left} of its processes run");
+            Ok(())
+        })
+        .await
     }
 
     /// kill -9. The kubelet starts it again.
