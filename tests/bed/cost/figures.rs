@@ -226,8 +226,10 @@ fn asked(all: &[&Canaries]) -> String {
     for program in programs {
         let Some(one) = all.iter().filter(|one| one.program == program).max_by_key(|one| one.many) else { continue };
         let idle = words(&one.rest.requests, one.ticks(&one.rest));
-        let busy = words(&one.progress.requests, f64::from(one.steps));
-        writeln!(text, "* {program}: at rest {idle} for a tick; progressing {busy} for a step").ok();
+        let (divisor, unit) =
+            if one.steps == 0 { (1.0, "in all, and no step") } else { (f64::from(one.steps), "for a step") };
+        let busy = words(&one.progress.requests, divisor);
+        writeln!(text, "* {program}: at rest {idle} for a tick; progressing {busy} {unit}").ok();
     }
     text
 }

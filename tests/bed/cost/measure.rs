@@ -117,20 +117,27 @@ impl Closed {
     }
 }
 
+/// What is measured.
+pub(super) struct Case {
+    pub(super) program: Program,
+    /// Number of canaries.
+    pub(super) many: u32,
+    /// Requests a second that the program is allowed, if that is not its default.
+    pub(super) requests: Option<u32>,
+    /// How long each state is looked at.
+    pub(super) window: Duration,
+}
+
 /// Some canaries under one program.
-pub(super) async fn canaries(
-    bed: &Arc<Bed>,
-    program: Program,
-    many: u32,
-    window: Duration,
-    serin: &Path,
-    setting: Setting,
-) -> anyhow::Result<Canaries> {
+pub(super) async fn canaries(bed: &Arc<Bed>, case: &Case, serin: &Path, setting: Setting) -> anyhow::Result<Canaries> {
+    let &Case { program, many, requests, window } = case;
     let _crowd = Crowd::start(bed.admin(), Cast::NODE).await?;
     program.install(bed).await?;
     let (questions, prometheus) = Questions::serve().await?;
-    let process = program.start(bed, serin, &Settings { prometheus: &prometheus, repository: None }).await?;
-    let told = format!("{} with {many}", program.name());
+    let settings = Settings { prometheus: &prometheus, repository: None, requests };
+    let process = program.start(bed, serin, &settings).await?;
+    let name = program.allowed(requests);
+    let told = format!("{name} with {many}");
     let began = Instant::now();
     objects::create(bed, program, many, &prometheus).await?;
     eventually("all to be initialised", limit(many), async || {
@@ -170,8 +177,7 @@ pub(super) async fn canaries(
     let (steps, under_way) = Progress::of(bed, program).await?.since(&before);
     let progress = closed.read(&program.user())?;
     println!("  {told}: {steps} steps by {under_way} in {:.0} s", progress.seconds);
-    let program = program.name().to_owned();
-    Ok(Canaries { program, many, setting, initialised, rest, progress, steps, under_way, late })
+    Ok(Canaries { program: name, many, setting, initialised, rest, progress, steps, under_way, late })
 }
 
 /// Applications of one repository, applied by serin.
@@ -187,7 +193,7 @@ pub(super) async fn applications(
     bed.apply(ACCOUNTS).await?;
     let repository = repository(bed, many).await?;
     let (_, prometheus) = Questions::serve().await?;
-    let settings = Settings { prometheus: &prometheus, repository: Some(&repository) };
+    let settings = Settings { prometheus: &prometheus, repository: Some(&repository), requests: None };
     // The types are looked up before the time runs.
     let types =
         [("apps/v1", "Deployment"), ("v1", "Service"), ("v1", "ServiceAccount"), ("networking.k8s.io/v1", "Ingress")];

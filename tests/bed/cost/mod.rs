@@ -49,6 +49,9 @@ pub(crate) struct CostArgs {
     /// Numbers of applications
     #[arg(long, value_delimiter = ',', default_values_t = [1000])]
     applications: Vec<u32>,
+    /// Requests a second that Flagger and Argo Rollouts are allowed [default: theirs, 100 and 40]
+    #[arg(long, value_name = "NUMBER")]
+    requests: Option<u32>,
     /// How long each state is looked at
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     window: u64,
@@ -111,7 +114,7 @@ pub(crate) async fn run(args: CostArgs) -> anyhow::Result<ExitCode> {
     let mut failed = Vec::new();
     for (what, many, program) in args.all() {
         let name = match what {
-            What::Canaries => format!("{}-{many}", program.name()),
+            What::Canaries => format!("{}-{many}", program.allowed(args.requests).replace(' ', "-")),
             What::Applications => format!("applications-{many}"),
         };
         let result = kept.join(format!("{name}.json"));
@@ -141,6 +144,7 @@ fn arguments(args: &CostArgs, what: What, many: u32, program: Program, serin: &P
     let mut all: Vec<OsString> = words.iter().map(OsString::from).collect();
     all.extend(["--window", &window, "--command", &command, "--serin"].map(OsString::from));
     all.extend([serin.as_os_str().to_owned(), "--result".into(), result.as_os_str().to_owned()]);
+    all.extend(args.requests.iter().flat_map(|number| ["--requests".into(), number.to_string().into()]));
     all
 }
 
@@ -200,7 +204,10 @@ async fn one(args: &CostArgs, folder: PathBuf) -> anyhow::Result<()> {
     let window = Duration::from_secs(args.window);
     let bed = Bed::start(Parts::AUDIT, folder).await?;
     let measured = match what {
-        What::Canaries => measure::canaries(&bed, program, many, window, &serin, setting).await.map(Measured::Canaries),
+        What::Canaries => {
+            let case = measure::Case { program, many, requests: args.requests, window };
+            measure::canaries(&bed, &case, &serin, setting).await.map(Measured::Canaries)
+        }
         What::Applications => {
             measure::applications(&bed, many, window, &serin, setting).await.map(Measured::Applications)
         }

@@ -38,6 +38,14 @@ impl Program {
         }
     }
 
+    /// Its name with the requests a second that it is allowed, where it has a flag for them and not its default.
+    pub(super) fn allowed(self, requests: Option<u32>) -> String {
+        match requests {
+            Some(number) if self != Self::Serin => format!("{} at {number}", self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+
     /// The part of the bed that it is.
     pub(super) const fn part(self) -> Option<&'static str> {
         match self {
@@ -122,6 +130,9 @@ impl Program {
                 command.arg(format!("-kubeconfig={}", kubeconfig.display()));
                 command.args(["-mesh-provider=contour", "-port=19080"]);
                 command.arg(format!("-metrics-server={}", settings.prometheus));
+                if let Some(number) = settings.requests {
+                    command.arg(format!("-kubeconfig-qps={number}")).arg(format!("-kubeconfig-burst={number}"));
+                }
                 command
             }
             Self::ArgoRollouts => {
@@ -129,6 +140,9 @@ impl Program {
                 command.arg("--kubeconfig").arg(kubeconfig).args(["--healthzPort=19080", "--metricsPort=19081"]);
                 // Nobody competes; the Lease of the others is off, too.
                 command.args(["--leader-elect=false"]);
+                if let Some(number) = settings.requests {
+                    command.arg(format!("--qps={number}")).arg(format!("--burst={number}"));
+                }
                 command
             }
         };
@@ -152,6 +166,8 @@ pub(super) struct Settings<'a> {
     pub(super) prometheus: &'a str,
     /// A repository, for serin, which then runs no canaries but those of it.
     pub(super) repository: Option<&'a str>,
+    /// Requests a second that Flagger or Argo Rollouts is allowed, if that is not its default.
+    pub(super) requests: Option<u32>,
 }
 
 impl Settings<'_> {
