@@ -300,7 +300,7 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
         let config: Self = serde_saphyr::from_str(text)
             .map_err(|error| ConfigErrors { problems: vec![problem::from_yaml(file, &error)] })?;
-        let problems = check::problems(&config, file, text);
+        let problems = config.problems(file, text);
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors { problems }) }
     }
 
@@ -311,9 +311,14 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors {
-            problems: vec![Problem { file: file.clone(), place: None, message: format!("reading it: {error}") }],
+            problems: vec![Problem { file: file.clone(), place: None, message: unread(&error) }],
         })?;
         Self::parse(&file, &text)
+    }
+
+    /// What is wrong with it, as a file of this name and text says it.
+    pub(super) fn problems(&self, file: &str, text: &str) -> Vec<Problem> {
+        check::problems(self, file, text)
     }
 
     /// The JSON Schema of the file.
@@ -325,6 +330,16 @@ impl Config {
         without_null_defaults(&mut schema);
         schema
     }
+}
+
+/// Why a file could not be read, and for one that is not there what to do.
+fn unread(error: &std::io::Error) -> String {
+    let advice = if error.kind() == std::io::ErrorKind::NotFound {
+        "; write it (docs/configuration.md), or name another by `-c`"
+    } else {
+        ""
+    };
+    format!("reading it: {error}{advice}")
 }
 
 impl Source {

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use clap::Args;
 
 use super::config::{Config, ConfigErrors, FlaggerFlags, Given, Msteams, Problem, SecretRef, Slack};
-use crate::traffic::{is_known, supported};
+use crate::traffic::{absent, is_known, supported};
 
 /// Flags that have a meaning here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -149,25 +149,26 @@ fn is_flaggers(argument: &str) -> bool {
 }
 
 impl FlaggerArgs {
-    /// The configuration of somebody who only changed the image: every canary, no source.
+    /// The configuration of somebody who only changed the image: every canary, no source, and Flagger's own provider where
+    /// none is named.
     pub(crate) fn alone(&self) -> Option<Config> {
         let given = *self != Self::default();
-        given.then(|| Config::parse("", "cluster: cluster\ncanaries: all").ok()).flatten()
+        given.then(|| Config::parse("", "cluster: cluster\ncanaries: all\nprovider: istio").ok()).flatten()
     }
 
     /// Puts the flags over a configuration; `env` tells which variables are set.
     pub(crate) fn over(&self, mut config: Config, env: &dyn Fn(&str) -> bool) -> Result<Config, ConfigErrors> {
+        const HERE: &str = "command line";
         let mut problems: Vec<Problem> = Vec::new();
         let mut refuse = |message: String| {
-            problems.push(Problem { file: "command line".to_owned(), place: None, message });
+            problems.push(Problem { file: HERE.to_owned(), place: None, message });
         };
         for (flag, instead) in self.refused.given() {
             refuse(format!("`--{flag}` is not supported: {instead}"));
         }
         if let Some(provider) = &self.mesh_provider {
             if !is_known(provider) {
-                let there = supported();
-                refuse(format!("`--mesh-provider={provider}` is not implemented yet, there is: {there}"));
+                refuse(format!("`--mesh-provider={provider}` is {}, there is: {}", absent(provider), supported()));
             }
             config.provider.clone_from(provider);
         }
@@ -187,6 +188,8 @@ impl FlaggerArgs {
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         }
+        // The file has been looked at: what is wrong now came by a flag.
+        problems.extend(config.problems(HERE, ""));
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors { problems }) }
     }
 }
@@ -302,12 +305,21 @@ mod tests {
                 &["-master=https://10.0.0.1:6443"],
                 "`--master` is not supported: write the server's address into a kubeconfig",
             ),
-            (&["-mesh-provider=teapot"], "`--mesh-provider=teapot` is not implemented yet, there is: "),
+            (&["-mesh-provider=teapot"], "`--mesh-provider=teapot` is unknown, there is: "),
+            (&["-metrics-server=prometheus:9090"], "`metricsServer`: prometheus is neither http nor https"),
+            (&["-namespace=Foo_"], "`flagger.namespace: Foo_` is no name of a namespace"),
+            (&["-selector-labels="], "`flagger.selectorLabels` is empty"),
         ] {
             let message = flags(arguments).over(config(), &|_| false).expect_err(want).to_string();
             assert!(message.contains(want), "{message}");
         }
         assert_eq!(FlaggerArgs::default().alone(), None);
+    }
+
+    #[test]
+    fn without_a_provider_it_is_flaggers_own_default() {
+        let config = flags(&["-metrics-server=http://prometheus:9090"]).alone().expect("flags are given");
+        assert_eq!(config.provider, "istio");
     }
 
     #[test]

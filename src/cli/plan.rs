@@ -68,6 +68,9 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let question = Question::parse(args.rev.as_deref())?;
     let sources: Vec<&Source> =
         config.sources.iter().filter(|source| args.source.as_ref().is_none_or(|name| *name == source.name)).collect();
+    if config.sources.is_empty() {
+        bail!("{} has no sources: nothing would be applied", args.config.display());
+    }
     if sources.is_empty() {
         let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
         bail!("there is no such source in {}, there is: {}", args.config.display(), names.join(", "));

@@ -107,7 +107,8 @@ async fn daemon(args: &RunArgs, config: &Config, secrets: &LogSecrets, signals: 
     let client = kube::client(&args.cluster).await?;
     let ready = Readiness::default();
     let (web, pushed) = Web::start(config, telemetry.clone(), ready.clone()).await?;
-    tracing::info!(cluster = config.cluster, sources = config.sources.len(), listen = %web.address, "serin starts");
+    let (listen, many) = (web.address, config.sources.len());
+    tracing::info!(cluster = config.cluster, provider = config.provider, sources = many, %listen, "serin starts");
 
     let leadership = config.leader_election.enabled.then(|| {
         let election = &config.leader_election;

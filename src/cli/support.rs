@@ -2,6 +2,7 @@
 //! does not move.
 
 use crate::api::CanaryView;
+use crate::api::canary::PROVIDERS;
 use crate::manifest::{Manifest, ManifestSet, Problem, Severity};
 use crate::rollout;
 use crate::traffic;
@@ -37,10 +38,11 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
     let mut report = |pointer: &str, severity, message: String, help: &str| {
         problems.push(problem(manifest, pointer, severity, message, help));
     };
-    const LATER: &str = "the canary would not be run: leave it to Flagger until then";
-    if let Some(provider) = provider.filter(|name| !traffic::is_known(name)) {
+    // A name that is none of Flagger's is plainly wrong.
+    if let Some(provider) = provider.filter(|name| !traffic::is_known(name) && PROVIDERS.contains(name)) {
         let message = format!("provider {provider} is not implemented yet, there is: {}", traffic::supported());
-        report("/spec/provider", Severity::Error, message, LATER);
+        let help = "the canary would not be run: leave it to Flagger until then";
+        report("/spec/provider", Severity::Error, message, help);
     }
     // What is plainly wrong is told by the lints.
     let unsupported = rollout::unsupported(view, provider.unwrap_or("contour"));
@@ -58,7 +60,7 @@ fn of_canary(manifest: &Manifest, view: &CanaryView, default: Option<&str>, prob
             "autoscalerRef" => "/spec/autoscalerRef".to_owned(),
             field => format!("{area}/{}", field.trim_start_matches("analysis.")),
         };
-        report(&pointer, Severity::Error, message, LATER);
+        report(&pointer, Severity::Error, message, "the canary would not be run");
     }
     for field in router.map(|router| router.unsupported_fields(view)).unwrap_or_default() {
         let pointer = match field.strip_prefix("analysis.") {

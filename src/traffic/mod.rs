@@ -121,8 +121,12 @@ pub fn router(provider: &str, cluster: Arc<dyn Cluster>, options: Options) -> Re
         let mesh = mesh(provider).map(|(_, mesh)| mesh.to_owned());
         return Ok(make(cluster, Options { mesh, ..options }));
     }
-    let how = if api::canary::PROVIDERS.contains(&provider) { "not implemented yet" } else { "unknown" };
-    Err(format!("provider `{provider}` is {how}; supported are: {}", supported()))
+    Err(format!("provider `{provider}` is {}; supported are: {}", absent(provider), supported()))
+}
+
+/// Why there is no provider of a name.
+pub fn absent(provider: &str) -> &'static str {
+    if api::canary::PROVIDERS.contains(&provider) { "not implemented yet" } else { "unknown" }
 }
 
 /// The router of a provider for questions about Canaries that are in no cluster: it has none to read or write. `None` for a

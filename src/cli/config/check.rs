@@ -56,7 +56,10 @@ fn top(config: &Config) -> Vec<String> {
         found.push("there is nothing to do: add a source, or say `canaries: all`".to_owned());
     }
     found.extend(http_url("metricsServer", &config.metrics_server));
-    if config.flagger.selector_labels.is_empty() {
+    if let Some(namespace) = config.flagger.namespace.as_ref().filter(|name| !name.is_empty() && !is_label(name)) {
+        found.push(format!("`flagger.namespace: {namespace}` is no name of a namespace"));
+    }
+    if config.flagger.selector_labels.iter().all(String::is_empty) {
         found.push("`flagger.selectorLabels` is empty: no target could be selected".to_owned());
     }
     let election = &config.leader_election;

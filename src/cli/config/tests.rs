@@ -254,6 +254,17 @@ fn the_deployment_starts_with_arguments_that_exist() {
 }
 
 #[test]
+fn the_files_of_the_migration_guide_are_configurations() {
+    let page = include_str!("../../../docs/migration.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let files: Vec<&str> = blocks.filter(|block| block.contains("canaries:")).collect();
+    assert!(!files.is_empty(), "the guide shows no file");
+    for file in files {
+        parse(file).expect(file);
+    }
+}
+
+#[test]
 fn the_file_in_deploy_is_a_configuration() {
     #[derive(serde::Deserialize)]
     struct ConfigMap {

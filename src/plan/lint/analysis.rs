@@ -187,6 +187,9 @@ impl Lint<'_> {
                 _ => {}
             }
             range(metric, name, &pointer, report);
+            if builtin && !set("query") && !set("templateRef") {
+                unit(metric, name, &pointer, report);
+            }
         }
     }
 
@@ -223,6 +226,26 @@ impl Lint<'_> {
                 one_of(report, &format!("{pointer}/severity"), text("/severity"), &["info", "warn", "error"]);
             }
         }
+    }
+}
+
+/// Bounds of built-in metrics that are plainly of another unit: a success rate is in percent, a duration in milliseconds.
+fn unit(metric: &Value, name: &str, pointer: &str, report: &mut Report<'_>) {
+    let rate = name == "request-success-rate";
+    let range = if rate { "/thresholdRange/min" } else { "/thresholdRange/max" };
+    let given = [range, "/threshold"].into_iter().find_map(|at| Some((at, metric.pointer(at)?.as_f64()?)));
+    let Some((at, bound)) = given.filter(|(_, bound)| *bound > 0.0) else { return };
+    let at = format!("{pointer}{at}");
+    if rate && bound > 100.0 {
+        report.error(&at, format!("no success rate reaches {bound} %: no release passes")).help("write it in percent");
+    } else if rate && bound <= 1.0 {
+        report
+            .warning(&at, format!("a success rate of {bound} % is enough: almost every release passes"))
+            .help(format!("the unit is percent: {}?", bound * 100.0));
+    } else if !rate && bound < 1.0 {
+        report
+            .warning(&at, format!("requests may take {bound} ms: hardly any release passes"))
+            .help(format!("the unit is milliseconds: {}?", bound * 1000.0));
     }
 }
 

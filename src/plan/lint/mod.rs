@@ -29,6 +29,10 @@ pub fn lint(set: &ManifestSet, canaries: &[CanaryView]) -> Vec<Problem> {
         if gvk.group != "flagger.app" {
             continue;
         }
+        if gvk.version != "v1beta1" {
+            let message = format!("there is no {} {}", object.str("/apiVersion"), gvk.kind);
+            report.error("/apiVersion", message).help("write flagger.app/v1beta1");
+        }
         match gvk.kind.as_str() {
             "Canary" => {
                 let before = report.problems.len();

@@ -77,6 +77,26 @@ fn lints_name_the_line_and_what_to_do() {
             "canary.yaml:16:5: error: `threshold` is the text \"many\", not a number",
         ),
         (
+            "flagger.app/v1beta1\nkind: Canary",
+            "flagger.app/v1beta2\nkind: Canary",
+            "canary.yaml:1:1: error: there is no flagger.app/v1beta2 Canary (write flagger.app/v1beta1)",
+        ),
+        (
+            "        min: 99",
+            "        min: 0.99",
+            "canary.yaml:22:9: warning: a success rate of 0.99 % is enough: almost every release passes (the unit is percent: 99?)",
+        ),
+        (
+            "        min: 99",
+            "        min: 990",
+            "canary.yaml:22:9: error: no success rate reaches 990 %: no release passes (write it in percent)",
+        ),
+        (
+            "request-success-rate\n      thresholdRange:\n        min: 99",
+            "request-duration\n      thresholdRange:\n        max: 0.5",
+            "canary.yaml:22:9: warning: requests may take 0.5 ms: hardly any release passes (the unit is milliseconds: 500?)",
+        ),
+        (
             "    threshold: 5",
             "    threshold: 5.5",
             "canary.yaml:6:1: error: the Canary cannot be read: spec: 5.5 is not a whole number",
