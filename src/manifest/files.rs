@@ -79,7 +79,8 @@ fn refused(snapshot: &Snapshot, folder: &str, ignore: &Ignore, problems: &mut Ve
         let name = relative.rsplit('/').next().unwrap_or(relative);
         if is_manifest(relative) || !name.contains('.') {
             let refusal = Refusal::new(START, format!("not read: {reason}"));
-            problems.push(refusal.help("replace it by a regular file, or list it in .serinignore").problem(file));
+            let help = if reason.contains("bytes") { "split it" } else { "replace it by a regular file" };
+            problems.push(refusal.help(format!("{help}, or list it in .serinignore")).problem(file));
         } else {
             problems.push(warning(file, &format!("not read: {reason}"), "it is no manifest by its name"));
         }

@@ -1,10 +1,10 @@
 //! Checks that need more than one key, or more than a type.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 use url::Url;
 
 use super::problem::Problem;
@@ -18,32 +18,61 @@ pub(super) fn problems(config: &Config, file: &str, text: &str) -> Vec<Problem> 
         found.push(Problem { file: file.to_owned(), place, message });
     };
     for message in top(config) {
-        report(None, message);
+        report(places.top.of(&message), message);
     }
     let mut names = BTreeSet::new();
     for (index, source) in config.sources.iter().enumerate() {
-        let place = places.get(index).copied();
+        let nowhere = Keys::default();
+        let (start, keys) = places.sources.get(index).map_or((None, &nowhere), |(start, keys)| (Some(*start), keys));
         if !names.insert(&source.name) {
-            report(place, format!("two sources are called `{}`", source.name));
+            report(start, format!("two sources are called `{}`", source.name));
         }
         for message in of_source(source) {
-            report(place, format!("source `{}`: {message}", source.name));
+            report(keys.of(&message).or(start), format!("source `{}`: {message}", source.name));
         }
     }
     found
 }
 
-/// Where each source starts.
-fn places(text: &str) -> Vec<(u64, u64)> {
+/// Line and column.
+type Place = (u64, u64);
+
+/// Where the values of a mapping's keys stand.
+#[derive(Default)]
+struct Keys(BTreeMap<String, Place>);
+
+impl Keys {
+    /// The place of the key that a message names, which is the first word in its quotes.
+    fn of(&self, message: &str) -> Option<Place> {
+        let quoted = message.split('`').nth(1)?;
+        let key = quoted.split(['.', ':']).next().unwrap_or(quoted);
+        self.0.get(key).copied()
+    }
+}
+
+/// Where everything stands.
+#[derive(Default)]
+struct Places {
+    top: Keys,
+    /// Each source's start, and its keys.
+    sources: Vec<(Place, Keys)>,
+}
+
+fn places(text: &str) -> Places {
+    type Mapping = BTreeMap<String, Spanned<IgnoredAny>>;
     #[derive(Deserialize)]
     struct Outline {
         #[serde(default)]
-        sources: Vec<Spanned<IgnoredAny>>,
+        sources: Vec<Spanned<Mapping>>,
     }
-    let outline = serde_saphyr::from_str::<Outline>(text);
-    outline
-        .map(|outline| outline.sources.iter().map(|s| (s.referenced.line(), s.referenced.column())).collect())
-        .unwrap_or_default()
+    let place = |at: &Location| (at.line(), at.column());
+    let keys =
+        |mapping: Mapping| Keys(mapping.into_iter().map(|(key, value)| (key, place(&value.referenced))).collect());
+    let outline = serde_saphyr::from_str::<Outline>(text).map(|outline| outline.sources).unwrap_or_default();
+    Places {
+        top: serde_saphyr::from_str(text).map(keys).unwrap_or_default(),
+        sources: outline.into_iter().map(|source| (place(&source.referenced), keys(source.value))).collect(),
+    }
 }
 
 fn top(config: &Config) -> Vec<String> {

@@ -56,12 +56,27 @@ fn words(error: &Error) -> String {
             let text = other.to_string();
             // The renderer puts the place in front or behind; we print it ourselves.
             let text = text.split(" at line ").next().unwrap_or(&text);
-            text.split_once(": ")
-                .filter(|(head, _)| head.starts_with("line "))
-                .map_or(text, |(_, tail)| tail)
-                .to_owned()
+            let text =
+                text.split_once(": ").filter(|(head, _)| head.starts_with("line ")).map_or(text, |(_, tail)| tail);
+            plainly(text)
         }
     }
+}
+
+/// The parser's words in those of somebody who writes the file.
+fn plainly(text: &str) -> String {
+    if let Some(rest) = text.strip_prefix("duplicate mapping key: ") {
+        let key = rest.split(", set ").next().unwrap_or(rest);
+        return format!("the key `{key}` stands here a second time: keep one of them");
+    }
+    let known = [
+        ("multiple YAML documents", "the file has several documents: a configuration is one"),
+        ("unexpected end of input", "the file is empty or ends too early: `cluster` is the least that it needs"),
+        ("externally tagged enum expected", "one word is expected here"),
+        ("expected mapping start", "keys with values are expected here, such as `enabled: true`"),
+        ("invalid socket address", "an address with a port is expected here, such as 0.0.0.0:8080"),
+    ];
+    known.iter().find(|(start, _)| text.starts_with(start)).map_or(text, |(_, words)| *words).to_owned()
 }
 
 fn unknown(what: &str, word: &str, expected: &[&str]) -> String {
