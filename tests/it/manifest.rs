@@ -1,5 +1,6 @@
 //! Files to objects: `serin::manifest`.
 
+mod page;
 mod properties;
 
 use proptest::prelude::*;
