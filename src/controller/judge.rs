@@ -5,13 +5,29 @@ use serde_json::json;
 
 use crate::api::Phase;
 use crate::domain::{CanaryKey, Digest};
-use crate::release::{self, Applied, AppliedAs, Condemnation, Ledger, Promoted, Run, WhyNoVerdict, verdict_id};
+use crate::release::{
+    self, Applied, AppliedAs, Condemnation, Condemned, Ledger, Promoted, Run, WhyNoVerdict, verdict_id,
+};
 use crate::rollout::{Cause, CheckVerdict, Outcome, TickRecord, Verdict, Version};
 
 /// Identity of what the cluster runs, from the digest of its template and the checksums of its configs. No configs and
 /// configs that are not tracked are the same: a status does not tell them apart.
 pub(super) fn live(version: &Version) -> Digest {
     Digest::of(&json!({"template": version.digest, "configs": version.configs.clone().unwrap_or_default()}))
+}
+
+/// Whether a version is what our last apply returned, perhaps with other contents of configs that Git does not hold.
+fn is_ours(applied: &Applied, version: &Version) -> bool {
+    applied.live == live(version) || applied.template.0 == version.digest
+}
+
+/// Whether a version may not be released before a person retries it. A config that Git does not hold, such as a renewed
+/// certificate, makes no other release of it.
+pub(super) fn is_condemned(ledger: &Ledger, canary: &CanaryKey, version: &Version) -> bool {
+    let live = live(version);
+    let applied = ledger.canaries.get(canary).and_then(|record| record.applied.as_ref());
+    let digest = applied.filter(|applied| is_ours(applied, version)).map_or(&live, |applied| &applied.digest);
+    ledger.condemned(canary, digest, Some(&live)).is_some()
 }
 
 /// A verdict and what it was given on.
@@ -80,8 +96,7 @@ impl Judged<'_> {
         if run.is_none() && before.as_ref().is_some_and(|before| before.live == live) {
             return; // replayed after a crash
         }
-        // What we applied, perhaps with other contents of configs that Git does not hold.
-        let ours = record.applied.as_mut().filter(|a| a.live == live || a.template.0 == self.verdict.version.digest);
+        let ours = record.applied.as_mut().filter(|applied| is_ours(applied, &self.verdict.version));
         let applied = ours.map(|applied| {
             applied.live = live.clone();
             applied.clone()
@@ -191,8 +206,10 @@ pub(super) fn retried(ledger: &mut Ledger, canary: &CanaryKey, token: &str, vers
     if record.run.as_ref().is_some_and(|run| run.live == live) {
         return; // replayed after a crash
     }
-    let brought = record.applied.as_ref().filter(|applied| applied.live == live).map(|applied| applied.guilty.clone());
-    let condemned = record.condemned.iter().rev().find(|c| c.live == live && c.lifted.is_none());
+    let ours = record.applied.as_ref().filter(|applied| is_ours(applied, version));
+    let brought = ours.map(|applied| applied.guilty.clone());
+    let is_meant = |c: &&Condemned| c.live == live || ours.is_some_and(|applied| c.is(&applied.digest));
+    let condemned = record.condemned.iter().rev().find(|c| c.lifted.is_none() && is_meant(c));
     let (digest, commits) = if let Some(condemned) = condemned.cloned() {
         if ledger.retry(canary, token, &condemned.digest).is_none() {
             return;

@@ -120,6 +120,41 @@ fn a_rotated_certificate_is_no_release_of_git() {
 }
 
 #[test]
+fn a_rotated_certificate_does_not_lift_a_condemnation() {
+    let mut ledger = running();
+    assert!(!is_condemned(&ledger, &web(), &version("b", "1")));
+    assert!(judge(&mut ledger, &version("b", "1"), bad(), 30));
+    for config in ["1", "2", "3"] {
+        assert!(is_condemned(&ledger, &web(), &version("b", config)), "{config}");
+    }
+    assert!(!is_condemned(&ledger, &web(), &version("a", "2")), "what users have");
+    assert!(!is_condemned(&ledger, &web(), &version("c", "2")), "somebody's hand");
+    // A person may: it is an attempt of the same commits, and its verdict is about them.
+    retried(&mut ledger, &web(), "token", &version("b", "2"), at(40));
+    let run = ledger.canaries[&web()].run.clone().unwrap();
+    assert_eq!(
+        (run.digest, run.live, run.guilty),
+        (Some(digest("b")), live(&version("b", "2")), vec![sha("b"), sha("9")])
+    );
+    assert!(["1", "2"].iter().all(|config| !is_condemned(&ledger, &web(), &version("b", config))));
+    assert!(judge(&mut ledger, &version("b", "2"), bad(), 50));
+    assert!(is_condemned(&ledger, &web(), &version("b", "3")));
+    // The revert is applied: a certificate that is renewed then is judged as usual.
+    apply(&mut ledger, "a", &version("a", "3"), 60);
+    assert!(!is_condemned(&ledger, &web(), &version("a", "4")));
+}
+
+#[test]
+fn a_retry_of_a_rotated_certificate_is_no_attempt_at_the_promoted_release() {
+    let mut ledger = running();
+    judge(&mut ledger, &version("b", "1"), Outcome::Promoted, 30);
+    judge(&mut ledger, &version("b", "2"), bad(), 40);
+    retried(&mut ledger, &web(), "token", &version("b", "2"), at(50));
+    assert_eq!(ledger.canaries[&web()].run, None);
+    assert_eq!(ledger.attempt(&web(), &digest("b")), 1);
+}
+
+#[test]
 fn an_explicit_default_is_the_same_release_under_every_verdict() {
     let explicit = |ledger: &mut Ledger| apply(ledger, "d", &version("b", "1"), 20);
     let mut ledger = running();

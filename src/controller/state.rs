@@ -327,11 +327,8 @@ impl SourceState {
     /// What the ledger says about a version of a canary's target.
     pub(crate) fn release_info(&self, canary: &CanaryKey, version: &Version) -> ReleaseInfo {
         let view = self.view();
-        let live = live(version);
-        let applied = view.ledger.canaries.get(canary).and_then(|record| record.applied.as_ref());
-        let digest = applied.filter(|applied| applied.live == live).map_or(&live, |applied| &applied.digest);
         ReleaseInfo {
-            condemned: view.ledger.condemned(canary, digest, Some(&live)).is_some(),
+            condemned: judge::is_condemned(&view.ledger, canary, version),
             held: None,
             reverted: reverted(&view.ledger, canary),
         }

@@ -123,15 +123,23 @@ fn back_at_promoted(tick: &mut Tick, version: &Version) {
 /// condition takes the version for promoted.
 fn refuse_condemned(tick: &mut Tick, version: &Version) -> Told {
     let canary = format!("{}/{}", tick.canary.key.namespace, tick.canary.key.name);
+    let message = format!(
+        "{} has a version that failed before and is not released again; `serin retry {canary}` does so",
+        tick.target()
+    );
+    // Where only configs changed they may be the next release's, of which the ledger does not know yet: it must be news then.
+    if tick.status.phase == Phase::Failed && version.digest == tick.applied().digest {
+        if tick.first_time(&message) {
+            tick.warn(message);
+        }
+        return Ok(());
+    }
     tick.run.promoted = tick.promoted();
     tick.run.trial = None;
     tick.enter(Phase::Failed);
     tick.status.failed_checks = 0;
     tick.set_applied(version);
-    tick.warn(format!(
-        "{} has a version that failed before and is not released again; `serin retry {canary}` does so",
-        tick.target()
-    ));
+    tick.warn(message);
     Ok(())
 }
 

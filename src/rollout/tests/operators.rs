@@ -6,7 +6,7 @@ use super::runs::{mid_run, outcome};
 use super::world::{World, analysis};
 use crate::api::Phase;
 use crate::domain::Weights;
-use crate::rollout::{Cause, Handled, Outcome, holds_template};
+use crate::rollout::{Cause, Handled, Outcome, Version, holds_template};
 
 #[test]
 fn a_condemned_version_is_not_released_until_it_is_retried() {
@@ -28,6 +28,25 @@ fn a_condemned_version_is_not_released_until_it_is_retried() {
     world.release.condemned = true;
     world.tick();
     assert_eq!(world.phase(), Phase::Failed, "a token is good for one attempt");
+}
+
+#[test]
+fn what_follows_a_condemned_version_with_other_configs_alone_is_news_when_the_ledger_knows_it() {
+    let mut world = World::at_rest("contour", analysis());
+    world.release.condemned = true;
+    world.push("green");
+    world.tick();
+    let (version, told) = (world.target.as_ref().expect("a target").version.clone(), world.events.len());
+    let configs = Some([("configmap/settings".to_owned(), "2".to_owned())].into());
+    world.target.as_mut().expect("a target").version = Version { configs, ..version };
+    for _ in 0..3 {
+        world.tick();
+        assert_eq!(world.phase(), Phase::Failed);
+    }
+    assert_eq!(world.events.len(), told + 1, "{:?}", world.events);
+    world.release.condemned = false;
+    world.tick();
+    assert_eq!(world.phase(), Phase::Progressing);
 }
 
 #[test]
