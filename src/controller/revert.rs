@@ -162,7 +162,7 @@ async fn peers(
 ) -> Result<BTreeMap<CanaryKey, Peer>, ClusterError> {
     let mut peers = BTreeMap::new();
     for (key, record) in ledger.canaries.iter().filter(|(key, _)| **key != case.canary) {
-        let since = match standing(record, release_digest(head, key).as_ref(), case.opened) {
+        let since = match standing(ledger, record, release_digest(head, key).as_ref(), case.opened) {
             Ok(verdict) => {
                 peers.insert(key.clone(), Peer { promoted: record.promoted.clone(), verdict });
                 continue;
@@ -180,8 +180,14 @@ async fn peers(
 }
 
 /// How another canary of the head stands: its verdict, or since when one is waited for, because it is being released or
-/// because its release at the head is still held back. `digest`: as the head renders it.
-fn standing(record: &Record, digest: Option<&Digest>, opened: Timestamp) -> Result<PeerVerdict, Timestamp> {
+/// because its release at the head is still held back. `digest`: as the head renders it. A condemned release without an
+/// open case is one that Git is to keep: nobody asked for a revert, or it has had its own.
+fn standing(
+    ledger: &Ledger,
+    record: &Record,
+    digest: Option<&Digest>,
+    opened: Timestamp,
+) -> Result<PeerVerdict, Timestamp> {
     if let Some(run) = &record.run {
         return Err(run.started);
     }
@@ -192,7 +198,8 @@ fn standing(record: &Record, digest: Option<&Digest>, opened: Timestamp) -> Resu
     if digest.is_some_and(|digest| !is_condemned(digest) && !is_promoted(digest) && !is_applied(digest)) {
         return Err(opened);
     }
-    Ok(condemned.map_or(PeerVerdict::Other, |condemned| PeerVerdict::Condemned {
+    let open = condemned.filter(|condemned| ledger.cases.get(&condemned.verdict).is_some_and(Case::is_open));
+    Ok(open.map_or(PeerVerdict::Other, |condemned| PeerVerdict::Condemned {
         digests: condemned.aliases.iter().chain([&condemned.digest]).cloned().collect::<BTreeSet<_>>(),
         verdict: condemned.verdict.clone(),
         guilty: condemned.commits.clone(),
@@ -343,7 +350,7 @@ async fn close(context: &SourceContext, case: &Case, how: Closed) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::{Applied, Condemned, Promoted, Run};
+    use crate::release::{Applied, CaseState, Cause, Condemned, Promoted, Run};
 
     #[test]
     fn a_peer_whose_release_is_held_back_is_waited_for() {
@@ -376,11 +383,37 @@ mod tests {
         let runs = Record { run: Some(run), ..rests.clone() };
         let failed = Record { condemned: vec![condemned], applied: Some(applied("b")), ..rests.clone() };
         let is_condemned = |standing| matches!(standing, Ok(PeerVerdict::Condemned { .. }));
-        assert_eq!(standing(&rests, Some(&digest("a")), at), Ok(PeerVerdict::Other));
-        assert_eq!(standing(&rests, Some(&digest("b")), at), Err(at), "held back");
-        assert_eq!(standing(&runs, Some(&digest("b")), at), Err(later));
-        assert!(is_condemned(standing(&failed, Some(&digest("b")), at)));
-        assert!(is_condemned(standing(&failed, None, at)));
-        assert_eq!(standing(&failed, Some(&digest("c")), at), Err(at), "its fix has not begun");
+        let mut ledger = Ledger::default();
+        assert_eq!(standing(&ledger, &rests, Some(&digest("a")), at), Ok(PeerVerdict::Other));
+        assert_eq!(standing(&ledger, &rests, Some(&digest("b")), at), Err(at), "held back");
+        assert_eq!(standing(&ledger, &runs, Some(&digest("b")), at), Err(later));
+        // What is condemned goes back as long as its own case asks for that.
+        let keep_git = standing(&ledger, &failed, Some(&digest("b")), at);
+        assert_eq!(keep_git, Ok(PeerVerdict::Other), "it has no case");
+        ledger.cases.insert("v".to_owned(), case("v", None));
+        assert!(is_condemned(standing(&ledger, &failed, Some(&digest("b")), at)));
+        assert!(is_condemned(standing(&ledger, &failed, None, at)));
+        assert_eq!(standing(&ledger, &failed, Some(&digest("c")), at), Err(at), "its fix has not begun");
+        ledger.close("v", Closed::BroughtBack(sha));
+        assert_eq!(standing(&ledger, &failed, Some(&digest("b")), at), Ok(PeerVerdict::Other), "a person wants it");
+    }
+
+    fn case(verdict: &str, proposal: Option<Proposal>) -> Case {
+        Case {
+            verdict: verdict.to_owned(),
+            canary: CanaryKey::new("shop", "web"),
+            digests: Vec::new(),
+            cause: Cause::Metric,
+            why: String::new(),
+            step: String::new(),
+            commit: None,
+            guilty: Vec::new(),
+            restores: None,
+            opened: Timestamp::UNIX_EPOCH,
+            refused: None,
+            proposal,
+            told: None,
+            state: CaseState::Open,
+        }
     }
 }

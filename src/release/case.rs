@@ -28,7 +28,7 @@ pub enum RevertPolicy {
 pub enum PeerVerdict {
     /// Under way; not waited for after the given time.
     Pending(Timestamp),
-    /// Condemned, with its verdict id and guilty commits.
+    /// Condemned and to be reverted: its case is open. With its verdict id and guilty commits.
     Condemned {
         /// The condemned digests.
         digests: BTreeSet<Digest>,
@@ -37,7 +37,7 @@ pub enum PeerVerdict {
         /// Guilty commits.
         guilty: Vec<Sha>,
     },
-    /// Promoted, not judged, or nothing known.
+    /// Promoted, not judged, nothing known, or condemned and left in Git: no revert of another canary's may touch it.
     Other,
 }
 
