@@ -10,10 +10,10 @@ use crate::api::canary::CanaryView;
 use crate::api::{CanarySpec, Phase};
 use crate::domain::{CanaryKey, Digest, Sha};
 use crate::plan::timeline;
-use crate::ports::{ClusterError, PushOutcome, Update};
+use crate::ports::{ClusterError, CommitInfo, PushOutcome, Update};
 use crate::release::{
     Candidate, Case, CaseFacts, Closed, Evidence, HISTORY_LIMIT, Ledger, Next, Peer, PeerVerdict, Proposal, Record,
-    Rendered, RevertPolicy, next, release_digest,
+    Rendered, RevertPolicy, next, release_digest, verdicts_of,
 };
 use crate::report::{Revert, RevertedCanary, RevertedCommit, revert_message};
 use crate::rollout::{RUN_ANNOTATION, RunMemory};
@@ -302,6 +302,13 @@ async fn propose(
 ) -> Result<Settled, PassError> {
     let reference = format!("refs/heads/{branch}");
     let expected = context.source.git.fetch(std::slice::from_ref(&reference)).await?.into_iter().next().flatten();
+    if let Some(tip) = &expected {
+        let found = context.source.git.history(None, tip, 1).await?.unwrap_or_default();
+        if !found.first().is_some_and(|tip| is_free(&context.state.view().ledger, case, branch, tip)) {
+            tracing::debug!(canary = %case.canary, branch, "the proposal is left as somebody made it");
+            return Ok(note(context, case, Revert::Waiting(format!("somebody works on {branch}"))));
+        }
+    }
     let update = Update {
         reference,
         expected,
@@ -325,6 +332,18 @@ async fn propose(
             Ok(note(context, case, Revert::Waiting(format!("{branch} was refused too: {words}"))))
         }
     }
+}
+
+/// Whether a branch still ends in a proposal of ours, whose place a newer one may take. People add to what they find
+/// there, and amend it.
+fn is_free(ledger: &Ledger, case: &Case, branch: &str, tip: &CommitInfo) -> bool {
+    let recorded = |case: &Case| {
+        let proposal = case.proposal.as_ref().filter(|proposal| proposal.branch == branch);
+        proposal.map(|proposal| proposal.commit == tip.sha)
+    };
+    // A process that was killed right after its first push has not recorded it.
+    let unrecorded = verdicts_of(&tip.message).contains(&case.verdict.as_str());
+    recorded(case).unwrap_or(unrecorded || ledger.cases.values().any(|other| recorded(other) == Some(true)))
 }
 
 /// Ends a case. The Canary learns of it from the ledger, at its next tick.
@@ -396,6 +415,37 @@ mod tests {
         assert_eq!(standing(&ledger, &failed, Some(&digest("c")), at), Err(at), "its fix has not begun");
         ledger.close("v", Closed::BroughtBack(sha));
         assert_eq!(standing(&ledger, &failed, Some(&digest("b")), at), Ok(PeerVerdict::Other), "a person wants it");
+    }
+
+    #[test]
+    fn what_people_did_on_a_proposed_branch_stays() {
+        let sha = |name: &str| Sha(name.repeat(40));
+        let proposal = |commit| Proposal { branch: "serin/revert/x".to_owned(), base: sha("0"), commit: sha(commit) };
+        let tip = |name, message: &str| CommitInfo {
+            sha: sha(name),
+            parent: Some(sha("0")),
+            message: message.to_owned(),
+            author: String::new(),
+            time: 0,
+            paths: BTreeSet::new(),
+        };
+        let ours = "Revert\n\nSerin-Verdict: v\n";
+        let earlier = Case { state: CaseState::Closed(Closed::Retried), ..case("u", Some(proposal("1"))) };
+        let ledger = Ledger { cases: BTreeMap::from([("u".to_owned(), earlier)]), ..Ledger::default() };
+        for (recorded, tip, free) in [
+            (Some("a"), tip("a", ours), true),
+            (Some("a"), tip("b", "Leave the limits alone"), false),
+            (Some("a"), tip("b", ours), false), // amended
+            (None, tip("a", ours), true),       // the response was lost
+            (None, tip("b", "Mine"), false),
+            (None, tip("b", "Revert\n\nSerin-Verdict: another cluster's\n"), false),
+            (None, tip("1", "Revert\n\nSerin-Verdict: u\n"), true), // of the attempt before
+            (None, tip("2", "Revert\n\nSerin-Verdict: u\n"), false), // amended
+        ] {
+            let case = case("v", recorded.map(proposal));
+            let told = format!("{recorded:?} {tip:?}");
+            assert_eq!(is_free(&ledger, &case, "serin/revert/x", &tip), free, "{told}");
+        }
     }
 
     fn case(verdict: &str, proposal: Option<Proposal>) -> Case {
