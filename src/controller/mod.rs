@@ -55,9 +55,9 @@ pub async fn run(settings: Settings, ports: Ports, sources: Vec<(Source, mpsc::R
     let mut publishers: BTreeMap<(String, Option<String>), Vec<Arc<SourceContext>>> = BTreeMap::new();
     for (source, triggers) in sources {
         let state = Arc::new(SourceState::new(&source.settings, &settings.cluster, &settings.namespace, ports.clone()));
-        registry.add(&state);
-        states.push(state.clone());
         let render = SourceRender::new(source.settings.clone(), settings.cluster.clone());
+        registry.add(&state, &render);
+        states.push(state.clone());
         let fetcher = fetcher(&mut fetchers, &source, &ports);
         let context = Arc::new(SourceContext {
             source,

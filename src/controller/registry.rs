@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use super::render::SourceRender;
+use super::settings::SourceSettings;
 use super::state::SourceState;
 use crate::domain::{CanaryKey, Object, ObjectKey};
 use crate::plan::Claim;
@@ -19,6 +21,7 @@ use crate::telemetry::LogSecrets;
 pub(crate) struct Registry {
     owners: Mutex<BTreeMap<CanaryKey, Arc<SourceState>>>,
     sources: Mutex<Vec<Arc<SourceState>>>,
+    renders: Mutex<Vec<Arc<SourceRender>>>,
     /// Names of the sources that have owned canaries.
     owning: Mutex<BTreeSet<String>>,
     /// How many sources have tried to read their memory.
@@ -51,6 +54,7 @@ impl Registry {
         let registry = Self {
             owners: Mutex::default(),
             sources: Mutex::default(),
+            renders: Mutex::default(),
             owning: Mutex::default(),
             tried: watch::Sender::new(0),
             applying: Mutex::default(),
@@ -63,8 +67,14 @@ impl Registry {
     }
 
     /// Adds a source, before any loop runs.
-    pub(crate) fn add(&self, source: &Arc<SourceState>) {
+    pub(crate) fn add(&self, source: &Arc<SourceState>, render: &Arc<SourceRender>) {
         lock(&self.sources).push(source.clone());
+        lock(&self.renders).push(render.clone());
+    }
+
+    /// How the other sources of a source's branch are rendered.
+    pub(crate) fn beside(&self, source: &SourceSettings) -> Vec<Arc<SourceRender>> {
+        lock(&self.renders).iter().filter(|render| render.is_beside(source)).cloned().collect()
     }
 
     /// A source has tried to read its memory for the first time. Returns when all others have: until then nobody knows

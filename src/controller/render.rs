@@ -46,6 +46,17 @@ impl SourceRender {
         })
     }
 
+    /// Whether this is another source than the given one, which reads the same branch.
+    pub(crate) fn is_beside(&self, other: &SourceSettings) -> bool {
+        let own = &self.settings;
+        own.name != other.name && own.repository == other.repository && own.branch == other.branch
+    }
+
+    /// Name of the source.
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
     /// Which files of the repository belong to the source.
     pub(crate) fn scope(&self) -> Scope {
         Scope { path: self.settings.path.clone(), values: self.settings.values.clone() }

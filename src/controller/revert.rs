@@ -13,7 +13,7 @@ use crate::plan::timeline;
 use crate::ports::{ClusterError, CommitInfo, PushOutcome, Update};
 use crate::release::{
     Candidate, Case, CaseFacts, Closed, Evidence, HISTORY_LIMIT, Ledger, Next, Peer, PeerVerdict, Proposal, Record,
-    Rendered, RevertPolicy, next, release_digest, verdicts_of,
+    Rendered, RevertPolicy, disturbed, next, release_digest, revert_branch, verdicts_of,
 };
 use crate::report::{Revert, RevertedCanary, RevertedCommit, revert_message};
 use crate::rollout::{RUN_ANNOTATION, RunMemory};
@@ -60,7 +60,8 @@ async fn settle_one(
         let Some(case) = view.ledger.cases.get(&verdict).filter(|case| case.is_open()) else {
             return Ok(Settled::Done);
         };
-        match decide(context, evidence, (head, rendered), &view.ledger, case).await? {
+        let next = decide(context, evidence, (head, rendered), &view.ledger, case).await?;
+        match sparing_others(context, evidence, head, case, next) {
             Next::Need(need) => fetch_evidence(context, evidence, need).await?,
             Next::Wait(why) => return Ok(note(context, case, Revert::Waiting(why))),
             Next::WaitJoint(with) => {
@@ -143,6 +144,23 @@ async fn decide(
         now,
     };
     Ok(next(&facts, evidence, context.render.as_ref()))
+}
+
+/// A commit that would change what another source of the branch renders is only proposed: nobody judged that bad.
+fn sparing_others(context: &SourceContext, evidence: &Evidence, head: &Sha, case: &Case, next: Next) -> Next {
+    let (Next::Push(candidate) | Next::PushJoint { candidate, .. }) = &next else { return next };
+    let Some(head) = evidence.files(head) else { return next };
+    let found = context.registry.beside(&context.source.settings).into_iter().find_map(|other| {
+        let paths = candidate.changes.iter().map(|change| change.path.as_str());
+        let why = disturbed(other.as_ref(), &other.scope(), paths, (head, &candidate.snapshot))?;
+        Some(format!("source {}: {why}", other.name()))
+    });
+    match (found, case.digests.first()) {
+        (Some(why), Some(digest)) => {
+            Next::Propose { candidate: candidate.clone(), branch: revert_branch(&case.canary, digest), why }
+        }
+        _ => next,
+    }
 }
 
 /// Whether the primary carries the promoted release: a failed canary whose primary is not being exchanged.

@@ -78,6 +78,11 @@ impl Evidence {
         self.renders.len()
     }
 
+    /// The files of a commit, once they have been added.
+    pub fn files(&self, sha: &Sha) -> Option<&Snapshot> {
+        self.snapshots.get(sha)
+    }
+
     pub(crate) fn is_missing(&self, sha: &Sha) -> bool {
         self.missing.contains(sha)
     }

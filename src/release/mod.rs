@@ -35,7 +35,7 @@ pub use ledger::{
 };
 pub use transitions::{AppliedAs, Condemnation, LEDGER_LIMIT, verdict_id};
 pub use verdict::{Cause, Effect, GitAction, WhyNoVerdict};
-pub use verify::{Comparison, Fit, compare, fit};
+pub use verify::{Comparison, Fit, compare, disturbed, fit};
 
 /// How the files of a source become objects. The controller implements it with the manifest room, so that this room can
 /// be tested with a few lines.

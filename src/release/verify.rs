@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::candidates::Goals;
 use super::identity::{CONFIG_FIELDS, canaries, own_objects, release_digest};
-use super::{Rendered, Scope};
+use super::{Render, Rendered, Scope};
 use crate::domain::{CanaryKey, Digest, ObjectKey, Snapshot, canonical_json};
 
 /// How a candidate fits.
@@ -88,6 +88,30 @@ pub fn fit(
         }
     }
     wide(comparison, candidate, before)
+}
+
+/// What a candidate would do to another source that reads the same branch, for people; `None`: nothing at all. `paths`:
+/// the files that it changes.
+pub fn disturbed<'a>(
+    render: &dyn Render,
+    scope: &Scope,
+    paths: impl IntoIterator<Item = &'a str>,
+    (head, candidate): (&Snapshot, &Snapshot),
+) -> Option<String> {
+    if !paths.into_iter().any(|path| scope.contains(path)) {
+        return None;
+    }
+    let (before, after) = (render.render(head), render.render(candidate));
+    // What a file would show that does not render now, nobody knows. A source without files shows nothing.
+    let mut broken = before.problems.iter().filter(|problem| head.files.contains_key(&problem.file));
+    let mut breaks = after.problems.iter().filter(|problem| candidate.files.contains_key(&problem.file));
+    if let Some(problem) = broken.next().or_else(|| breaks.next()) {
+        return Some(format!("what it would change elsewhere cannot be seen: {}", problem.text));
+    }
+    let found = compare(&Goals::new(), (head, &before), (candidate, &after), scope);
+    let others = found.others.iter().map(|canary| format!("canary {canary}"));
+    let what: Vec<String> = others.chain(found.rest.iter().map(ObjectKey::to_string)).collect();
+    (!what.is_empty()).then(|| format!("it would also change {}", what.join(", ")))
 }
 
 /// Whether a candidate may be proposed to a person.
@@ -194,4 +218,57 @@ fn uncovered(template: &Value) -> Value {
             .collect()
     };
     serde_json::json!([ours("labels"), ours("annotations")])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::Object;
+    use crate::release::{Problem, RenderedObject};
+
+    /// A source of one config, which shows the value of `api`.
+    fn render(snapshot: &Snapshot) -> Rendered {
+        let values = snapshot.text("values.yaml").unwrap_or_default();
+        let shown = values.lines().find(|line| line.starts_with("api")).unwrap_or_default();
+        let object =
+            Object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "api"}, "data": {"v": shown}}));
+        let file = "other/api.hbs".to_owned();
+        if shown.is_empty() {
+            let text = "other/api.hbs:1: no api".to_owned();
+            return Rendered { objects: BTreeMap::new(), problems: vec![Problem { file, text }] };
+        }
+        let rendered = RenderedObject { object: Arc::new(object.clone()), inputs: BTreeSet::new(), file };
+        Rendered { objects: BTreeMap::from([(object.key(), rendered)]), problems: Vec::new() }
+    }
+
+    #[test]
+    fn a_shared_file_may_change_where_another_source_does_not_look() {
+        let reads = Scope { path: "other".to_owned(), values: Some("values.yaml".to_owned()) };
+        let apart = Scope { values: None, ..reads.clone() };
+        for (scope, head, candidate, told) in [
+            (&reads, "web: 2\napi: 2", "web: 1\napi: 2", None),
+            (&reads, "web: 2\napi: 2", "web: 1\napi: 1", Some("it would also change ConfigMap api")),
+            (&apart, "web: 2\napi: 2", "web: 1\napi: 1", None),
+            (&reads, "web: 2", "web: 1", Some("cannot be seen: other/api.hbs:1: no api")),
+            (&reads, "web: 2\napi: 2", "web: 1", Some("cannot be seen: other/api.hbs:1: no api")),
+            (&apart, "web: 2", "web: 1", None),
+        ] {
+            let tree = |text: &str| Snapshot::from_texts([("values.yaml", text), ("other/api.hbs", "")]);
+            let trees = (&tree(head), &tree(candidate));
+            let found = disturbed(&render, scope, ["values.yaml"], trees);
+            match told {
+                None => assert_eq!(found, None, "{head} {candidate}"),
+                Some(told) => {
+                    assert!(found.as_ref().is_some_and(|why| why.contains(told)), "{head} {candidate} {found:?}")
+                }
+            }
+        }
+        // The folder of the other source is not there yet.
+        let tree = |text: &str| Snapshot::from_texts([("values.yaml", text)]);
+        assert_eq!(disturbed(&render, &reads, ["values.yaml"], (&tree("web: 2"), &tree("web: 1"))), None);
+    }
 }

@@ -169,3 +169,33 @@ fn the_limit_of_reverts_is_one_for_a_repository() {
         assert!(bed.remote.text(STATUS, "shop/web.yaml").is_some());
     });
 }
+
+#[test]
+fn a_revert_leaves_alone_what_another_source_makes_of_shared_values() {
+    for (shown, pushed) in [("catalog", true), ("web", false)] {
+        play(async |clock| {
+            let bed = world(clock, BedOptions::default()).await;
+            start(&bed);
+            let text = config("a", &format!("{{{{{shown}.version}}}}"));
+            commit(&bed, "Other", &[("clusters/other/a.yaml.hbs", Some(&text))]);
+            let git = bed.git().unwrap();
+            let two = two(&bed, &git, [30, 30]);
+            until(&bed, "initialized", |bed| bed.phase(&web()) == "Initialized").await;
+            let bad = release(&bed, "1.1.0", BAD);
+            let ended = |bed: &Bed| bed.phase(&web()) == "Failed" || log(bed)[0].starts_with("Revert");
+            until(&bed, "failed", ended).await;
+            bed.pass(Duration::from_secs(120)).await;
+            assert_eq!(log(&bed)[0].starts_with("Revert"), pushed, "{shown}: {:?}", log(&bed));
+            let (state, words) = in_force(&two.forge, &bad, WEB);
+            assert_eq!(state, CommitState::Failure);
+            let proposed: Vec<_> = bed.remote.branches().into_iter().filter(|name| name.contains("revert/")).collect();
+            assert_eq!(proposed.is_empty(), pushed, "{proposed:?}");
+            if pushed {
+                assert!(words.contains("reverted in"), "{words}");
+            } else {
+                assert!(words.contains("revert proposed on serin/revert/shop-web-"), "{words}");
+                assert_eq!(found(&bed, "a").as_deref(), Some("1.1.0"));
+            }
+        });
+    }
+}
