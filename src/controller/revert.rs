@@ -413,6 +413,7 @@ mod tests {
             at,
             why: String::new(),
             lifted: None,
+            attempt: Some(1),
         };
         let run =
             Run { digest: None, live: digest("b"), commit: None, guilty: Vec::new(), started: later, restarts: 0 };

@@ -183,6 +183,7 @@ mod tests {
             commit: Some(commit(what)),
             included: Vec::new(),
             verdict: "promoted".to_owned(),
+            attempt: Some(1),
             at,
             why: String::new(),
         };

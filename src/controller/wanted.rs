@@ -13,10 +13,10 @@ use crate::api::canary::CanaryView;
 use crate::api::{Analysis, Phase};
 use crate::domain::{CanaryKey, Object, Sha};
 use crate::ports::CommitState;
-use crate::release::{Case, CaseState, Closed, Condemned, Posted, Record};
+use crate::release::{Case, CaseState, Closed, Condemned, Ledger, Posted, Record};
 use crate::report::{
-    CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, record_path, rollup_context, rollup_status,
-    status_link,
+    CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, in_force, record_path, rollup_context,
+    rollup_status, status_link,
 };
 use crate::rollout::{RUN_ANNOTATION, RunMemory, Version};
 
@@ -52,8 +52,14 @@ pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
         for (key, record) in &view.ledger.canaries {
             let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
             let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
-            let told = canary_states(context, view, key, record, canary.as_ref(), &reverts);
-            states.extend(told.into_iter().map(|(key, sha, state, attempt)| Told { source, key, sha, state, attempt }));
+            let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts, &context.head());
+            states.extend(told.into_iter().map(|(sha, (state, attempt))| Told {
+                source,
+                key: key.clone(),
+                sha,
+                state,
+                attempt,
+            }));
         }
     }
     let mut changed: BTreeMap<&Sha, BTreeSet<&CanaryKey>> = BTreeMap::new();
@@ -87,59 +93,21 @@ fn link(context: &SourceContext, path: &str) -> Option<String> {
     forge.and_then(|forge| forge.file_link(branch, path)).or_else(|| status_link(&settings.repository, branch, path))
 }
 
-/// The statuses of one canary, the later ones in force where a commit stands in several.
+/// The statuses of one canary: what is in force on each commit that it has something to say about, and the attempt.
 fn canary_states(
-    context: &SourceContext,
-    view: &State,
+    ledger: &Ledger,
     key: &CanaryKey,
     record: &Record,
     canary: Option<&CanaryView>,
     reverts: &BTreeMap<String, Revert>,
-) -> Vec<(CanaryKey, Sha, CanaryState, u32)> {
-    let mut states = Vec::new();
-    let mut add = |sha: &Sha, state: CanaryState, attempt: u32| states.push((key.clone(), sha.clone(), state, attempt));
-    let superseded = record.history.iter().filter(|ended| ended.verdict == "superseded");
-    let replaced: BTreeSet<&Sha> = superseded.filter_map(|ended| ended.commit.as_ref()).collect();
-    for (index, ended) in record.history.iter().enumerate() {
-        let attempt = ended.digest.as_ref().map_or(1, |digest| view.ledger.attempt(key, digest));
-        let next = record.history.get(index + 1).and_then(|next| next.commit.clone());
-        let newer = next.or_else(|| record.run.as_ref().and_then(|run| run.commit.clone()));
-        let state = match ended.verdict.as_str() {
-            "promoted" => CanaryState::Promoted,
-            "superseded" => newer
-                .filter(|newer| Some(newer) != ended.commit.as_ref())
-                .map_or_else(|| CanaryState::Cancelled("superseded".to_owned()), CanaryState::Superseded),
-            "cancelled" => CanaryState::Cancelled(ended.why.clone()),
-            "no verdict" => CanaryState::NoVerdict(ended.why.clone()),
-            // What was condemned has its own record below.
-            _ if record.condemned.iter().any(|c| ended.digest.as_ref().is_some_and(|digest| c.is(digest))) => continue,
-            _ => CanaryState::NoVerdict(ended.why.clone()),
-        };
-        // Also to those that were superseded on their own trial: what includes them was judged.
-        for sha in ended.commit.iter().chain(&ended.included) {
-            add(sha, state.clone(), attempt);
-        }
-    }
-    for condemned in &record.condemned {
-        let attempt = attempt_of(view, key, condemned);
-        let case = view.ledger.cases.get(&condemned.verdict);
-        for sha in &condemned.commits {
-            let state = CanaryState::Failed {
-                step: case.map(|case| case.step.clone()).unwrap_or_default(),
-                why: condemned.why.clone(),
-                revert: revert_of(case, reverts),
-            };
-            add(sha, state, attempt);
-        }
-        if let Some(case) = case
-            && let (CaseState::Closed(Closed::Reverted(sha) | Closed::RevertedBy(sha)), Some(promoted)) =
-                (&case.state, &case.restores)
-        {
-            add(sha, CanaryState::Restores(promoted.commit.clone()), 1);
-        }
-    }
+    head: &HeadOutcome,
+) -> BTreeMap<Sha, (CanaryState, u32)> {
+    let mut told = ends(ledger, key, record);
+    told.extend(condemnations(ledger, key, record, reverts));
+    told.sort_by_key(|(at, ..)| *at);
+    let mut states: Vec<_> = told.into_iter().map(|(_, sha, state, attempt)| (sha, state, attempt)).collect();
     if let Some(run) = &record.run {
-        let attempt = run.digest.as_ref().map_or(1, |digest| view.ledger.attempt(key, digest));
+        let attempt = run.digest.as_ref().map_or(1, |digest| ledger.attempt(key, digest));
         let status = canary.map(|canary| &canary.status);
         let analysed = status.map(|status| {
             let digest = status.last_applied_spec.clone().unwrap_or_default();
@@ -149,27 +117,85 @@ fn canary_states(
         let rests = status.is_some_and(|status| !status.phase.is_active());
         let progress = progress(canary.filter(|_| rests || analysed.as_ref() == Some(&run.live)));
         // A commit that had a run of its own has ended with it, until the newer one is found guilty with it.
+        let superseded = record.history.iter().filter(|ended| ended.verdict == "superseded");
+        let replaced: BTreeSet<&Sha> = superseded.filter_map(|ended| ended.commit.as_ref()).collect();
         let included = run.guilty.iter().filter(|sha| !replaced.contains(sha));
         for sha in included.chain(&run.commit).collect::<BTreeSet<_>>() {
-            add(sha, CanaryState::Pending(progress.clone()), attempt);
+            states.push((sha.clone(), CanaryState::Pending(progress.clone()), attempt));
         }
     }
     if let (Some(applied), None) = (&record.applied, &record.run)
-        && let Some(condemned) = view.ledger.condemned(key, &applied.digest, Some(&applied.live))
+        && let Some(condemned) = ledger.condemned(key, &applied.digest, Some(&applied.live))
     {
-        let head = context.head();
         let brought_back = !condemned.commits.contains(&applied.commit) && head.sha.as_ref() == Some(&applied.commit);
         if brought_back && condemned.at < head.at.unwrap_or(Timestamp::MIN) {
-            add(&applied.commit, CanaryState::StillCondemned, attempt_of(view, key, condemned));
+            states.push((applied.commit.clone(), CanaryState::StillCondemned, attempt_of(ledger, key, condemned)));
         }
     }
-    states
+    in_force(states)
 }
 
-/// The attempt that a condemnation ended: the present one, or the one before when it has been lifted.
-fn attempt_of(view: &State, key: &CanaryKey, condemned: &Condemned) -> u32 {
-    let attempt = view.ledger.attempt(key, &condemned.digest);
-    if condemned.lifted.is_some() { attempt.saturating_sub(1).max(1) } else { attempt }
+/// What one commit is told, since when, and the attempt.
+type Event = (Timestamp, Sha, CanaryState, u32);
+
+/// How releases ended that are not condemned.
+fn ends(ledger: &Ledger, key: &CanaryKey, record: &Record) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (index, ended) in record.history.iter().enumerate() {
+        let present = || ended.digest.as_ref().map_or(1, |digest| ledger.attempt(key, digest));
+        let attempt = ended.attempt.unwrap_or_else(present);
+        let next = record.history.get(index + 1).and_then(|next| next.commit.clone());
+        let newer = next.or_else(|| record.run.as_ref().and_then(|run| run.commit.clone()));
+        let state = match ended.verdict.as_str() {
+            "promoted" => CanaryState::Promoted,
+            "superseded" => newer
+                .filter(|newer| Some(newer) != ended.commit.as_ref())
+                .map_or_else(|| CanaryState::Cancelled("superseded".to_owned()), CanaryState::Superseded),
+            "cancelled" => CanaryState::Cancelled(ended.why.clone()),
+            "no verdict" => CanaryState::NoVerdict(ended.why.clone()),
+            // What was condemned has its own record.
+            _ if record.condemned.iter().any(|c| ended.digest.as_ref().is_some_and(|digest| c.is(digest))) => continue,
+            _ => CanaryState::NoVerdict(ended.why.clone()),
+        };
+        // Also to those that were superseded on their own trial: what includes them was judged.
+        for sha in ended.commit.iter().chain(&ended.included) {
+            events.push((ended.at, sha.clone(), state.clone(), attempt));
+        }
+    }
+    events
+}
+
+/// The releases that failed, and the commits that put the branch right after them.
+fn condemnations(ledger: &Ledger, key: &CanaryKey, record: &Record, reverts: &BTreeMap<String, Revert>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for condemned in &record.condemned {
+        let attempt = attempt_of(ledger, key, condemned);
+        let case = ledger.cases.get(&condemned.verdict);
+        for sha in &condemned.commits {
+            let state = CanaryState::Failed {
+                step: case.map(|case| case.step.clone()).unwrap_or_default(),
+                why: condemned.why.clone(),
+                revert: revert_of(case, reverts),
+            };
+            events.push((condemned.at, sha.clone(), state, attempt));
+        }
+        if let Some(case) = case
+            && let (CaseState::Closed(Closed::Reverted(sha) | Closed::RevertedBy(sha)), Some(promoted)) =
+                (&case.state, &case.restores)
+        {
+            events.push((condemned.at, sha.clone(), CanaryState::Restores(promoted.commit.clone()), 1));
+        }
+    }
+    events
+}
+
+/// The attempt that a condemnation ended. Where it is not written down: the present one, or the one before when it has
+/// been lifted.
+fn attempt_of(ledger: &Ledger, key: &CanaryKey, condemned: &Condemned) -> u32 {
+    condemned.attempt.unwrap_or_else(|| {
+        let attempt = ledger.attempt(key, &condemned.digest);
+        if condemned.lifted.is_some() { attempt.saturating_sub(1).max(1) } else { attempt }
+    })
 }
 
 fn revert_of(case: Option<&Case>, notes: &BTreeMap<String, Revert>) -> Revert {
@@ -338,3 +364,7 @@ fn is_ready(object: &Object) -> bool {
         && count("/status/replicas") <= count("/status/updatedReplicas")
         && count("/status/readyReplicas") >= wanted
 }
+
+#[cfg(test)]
+#[path = "wanted_tests.rs"]
+mod tests;

@@ -152,6 +152,9 @@ pub struct Condemned {
     /// The retry token that lifted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifted: Option<String>,
+    /// The attempt that it ended, from 1; older programs did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 impl Condemned {
@@ -261,6 +264,9 @@ pub struct Ended {
     pub included: Vec<Sha>,
     /// `promoted`, `failed`, `superseded`, `cancelled` or `no verdict`.
     pub verdict: String,
+    /// The attempt that ended, from 1; older programs did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// When.
     pub at: Timestamp,
     /// For people.

@@ -99,7 +99,7 @@ impl Ledger {
 
     /// The attempt at a release that is under way or comes next, from 1.
     pub fn attempt(&self, canary: &CanaryKey, digest: &Digest) -> u32 {
-        self.canaries.get(canary).and_then(|record| record.attempts.get(digest)).copied().unwrap_or(1)
+        self.canaries.get(canary).map_or(1, |record| record.attempt(digest))
     }
 
     /// A run starts. Replaying the same start changes nothing; a run that it replaces ends as superseded.
@@ -172,6 +172,7 @@ impl Ledger {
             at: verdict.at,
             why: verdict.why.clone(),
             lifted: None,
+            attempt: Some(record.attempt(&digest)),
         });
         record.run.take_if(|run| run.live == verdict.run.live);
         record.end(verdict.run.clone(), "failed", verdict.why.clone(), verdict.at);
@@ -298,10 +299,15 @@ impl Ledger {
 }
 
 impl Record {
+    fn attempt(&self, digest: &Digest) -> u32 {
+        self.attempts.get(digest).copied().unwrap_or(1)
+    }
+
     fn end(&mut self, run: Run, verdict: &str, why: String, at: Timestamp) {
+        let attempt = run.digest.as_ref().map(|digest| self.attempt(digest));
         let included = run.guilty.into_iter().filter(|sha| Some(sha) != run.commit.as_ref()).collect();
         let (digest, commit, verdict) = (run.digest, run.commit, verdict.to_owned());
-        self.history.push(Ended { digest, commit, included, verdict, at, why });
+        self.history.push(Ended { digest, commit, included, verdict, attempt, at, why });
         keep_last(&mut self.history, HISTORY);
     }
 }

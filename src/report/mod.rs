@@ -11,6 +11,6 @@ pub use status_files::{
     journals_to_drop, publish_at, published_ledger, readme, record_path, record_yaml, should_squash, status_subject,
 };
 pub use statuses::{
-    CanaryState, MANY, Progress, Revert, Rollup, Want, canary_status, clip, context, rollup_context, rollup_status,
-    status_link, to_post,
+    CanaryState, MANY, Progress, Revert, Rollup, Want, canary_status, clip, context, in_force, rollup_context,
+    rollup_status, status_link, to_post,
 };

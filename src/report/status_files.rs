@@ -1,5 +1,6 @@
 //! The files of the status branch: table, records, journals, and when they are committed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
@@ -107,7 +108,16 @@ impl StatusRecord {
 
     /// What a lost ledger is rebuilt from. The run under way is not in it: it starts anew.
     pub fn into_record(self) -> Record {
-        Record { promoted: self.promoted, condemned: self.condemned, history: self.history, ..Record::default() }
+        let (promoted, condemned, history) = (self.promoted, self.condemned, self.history);
+        let mut attempts = BTreeMap::new();
+        let failed = condemned.iter().map(|condemned| (Some(&condemned.digest), condemned.attempt));
+        for (digest, attempt) in failed.chain(history.iter().map(|ended| (ended.digest.as_ref(), ended.attempt))) {
+            if let (Some(digest), Some(attempt @ 2..)) = (digest, attempt) {
+                let known = attempts.entry(digest.clone()).or_insert(attempt);
+                *known = attempt.max(*known);
+            }
+        }
+        Record { promoted, condemned, attempts, history, ..Record::default() }
     }
 }
 
@@ -270,12 +280,14 @@ mod tests {
                 at: at(60),
                 why: "request-success-rate 87.2 < 99".to_owned(),
                 lifted: None,
+                attempt: Some(1),
             }],
             history: vec![Ended {
                 digest: Some(digest("b")),
                 commit: Some(sha("2")),
                 included: vec![sha("3")],
                 verdict: "failed".to_owned(),
+                attempt: Some(1),
                 at: at(60),
                 why: "yes: \"quoted\" # not a comment".to_owned(),
             }],
