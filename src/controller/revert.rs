@@ -414,6 +414,10 @@ mod tests {
             why: String::new(),
             lifted: None,
             attempt: Some(1),
+            step: "at weight 20".to_owned(),
+            restores: None,
+            keep_git: false,
+            closed: None,
         };
         let run =
             Run { digest: None, live: digest("b"), commit: None, guilty: Vec::new(), started: later, restarts: 0 };

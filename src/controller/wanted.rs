@@ -13,7 +13,7 @@ use crate::api::canary::CanaryView;
 use crate::api::{Analysis, Phase};
 use crate::domain::{CanaryKey, Object, Sha};
 use crate::ports::CommitState;
-use crate::release::{Case, CaseState, Closed, Condemned, Ledger, Posted, Record};
+use crate::release::{Case, Closed, Condemned, Ledger, Posted, Record};
 use crate::report::{
     CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, in_force, record_path, rollup_context,
     rollup_status, status_link,
@@ -173,17 +173,16 @@ fn condemnations(ledger: &Ledger, key: &CanaryKey, record: &Record, reverts: &BT
         let case = ledger.cases.get(&condemned.verdict);
         for sha in &condemned.commits {
             let state = CanaryState::Failed {
-                step: case.map(|case| case.step.clone()).unwrap_or_default(),
+                step: condemned.step.clone(),
                 why: condemned.why.clone(),
-                revert: revert_of(case, reverts),
+                revert: revert_of(condemned, case, reverts),
             };
             events.push((condemned.at, sha.clone(), state, attempt));
         }
-        if let Some(case) = case
-            && let (CaseState::Closed(Closed::Reverted(sha) | Closed::RevertedBy(sha)), Some(promoted)) =
-                (&case.state, &case.restores)
+        if let (Some(Closed::Reverted(sha) | Closed::RevertedBy(sha)), Some(promoted)) =
+            (&condemned.closed, &condemned.restores)
         {
-            events.push((condemned.at, sha.clone(), CanaryState::Restores(promoted.commit.clone()), 1));
+            events.push((condemned.at, sha.clone(), CanaryState::Restores(promoted.clone()), 1));
         }
     }
     events
@@ -198,19 +197,24 @@ fn attempt_of(ledger: &Ledger, key: &CanaryKey, condemned: &Condemned) -> u32 {
     })
 }
 
-fn revert_of(case: Option<&Case>, notes: &BTreeMap<String, Revert>) -> Revert {
-    let Some(case) = case else { return Revert::Pending };
-    match &case.state {
-        CaseState::Closed(Closed::Reverted(sha)) => Revert::In(sha.clone()),
-        CaseState::Closed(Closed::RevertedBy(sha)) => Revert::By(sha.clone()),
-        CaseState::Closed(Closed::FixedForward(sha)) => Revert::FixedForward(sha.clone()),
-        CaseState::Closed(Closed::BroughtBack(sha)) => Revert::BroughtBack(sha.clone()),
-        CaseState::Closed(Closed::Cancelled | Closed::Retried | Closed::Moot) => Revert::Cancelled,
-        CaseState::Open => match &case.proposal {
+/// What became of the branch. The ledger keeps open cases; of those that ended the condemnation knows how.
+fn revert_of(condemned: &Condemned, case: Option<&Case>, notes: &BTreeMap<String, Revert>) -> Revert {
+    if let Some(case) = case.filter(|case| case.is_open()) {
+        return match &case.proposal {
             Some(proposal) if case.refused.is_some() => Revert::Refused(proposal.branch.clone()),
             Some(proposal) => Revert::Proposed(proposal.branch.clone()),
             None => notes.get(&case.verdict).cloned().unwrap_or(Revert::Pending),
-        },
+        };
+    }
+    match &condemned.closed {
+        Some(Closed::Reverted(sha)) => Revert::In(sha.clone()),
+        Some(Closed::RevertedBy(sha)) => Revert::By(sha.clone()),
+        Some(Closed::FixedForward(sha)) => Revert::FixedForward(sha.clone()),
+        Some(Closed::BroughtBack(sha)) => Revert::BroughtBack(sha.clone()),
+        Some(Closed::Cancelled) => Revert::Cancelled,
+        Some(Closed::Retried | Closed::Moot) => Revert::Moot,
+        None if condemned.keep_git => Revert::Kept,
+        None => Revert::Unknown,
     }
 }
 

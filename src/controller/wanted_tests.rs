@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::Digest;
 use crate::ports::CommitStatus;
 use crate::release::{Cause, Condemnation, Promoted, Run, verdict_id};
-use crate::report::to_post;
+use crate::report::{StatusRecord, record_yaml, to_post};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -154,4 +154,45 @@ fn a_verdict_stays_until_another_attempt() {
     assert_eq!(post(&mut ledger, "b"), "Pending: attempt 2: queued");
     promote(&mut ledger, "c", 600);
     assert_eq!(post(&mut ledger, "b"), "Success: attempt 2: promoted");
+}
+
+#[test]
+fn a_person_who_leaves_git_alone_is_promised_no_revert() {
+    let mut ledger = failed(Cause::Operator { keep_git: true });
+    assert_eq!(post(&mut ledger, "b"), "Failure: rolled back at weight 20: 87 < 99; Git left as it is");
+}
+
+#[test]
+fn a_memory_without_cases_says_what_it_said() {
+    let text = |ledger: &Ledger, name: &str| told(ledger, name).map(|want| want.status.description);
+    let mut whole = failed(Cause::Metric);
+    assert_eq!(text(&whole, "b").as_deref(), Some("rolled back at weight 20: 87 < 99; revert pending"));
+    let verdict = whole.open_cases()[0].verdict.clone();
+    whole.close(&verdict, Closed::Reverted(sha("d")));
+    assert_eq!(text(&whole, "b").as_deref(), Some("rolled back at weight 20: 87 < 99; reverted in ddddddd"));
+    assert_eq!(text(&whole, "d").as_deref(), Some("restores aaaaaaa"));
+    // Another attempt by the same commit, so that its number shows.
+    retry(&mut whole, "t1", 300);
+    fail(&mut whole, run("b", &["b"], 300), Cause::Metric);
+    let verdict = whole.open_cases()[0].verdict.clone();
+    whole.close(&verdict, Closed::Reverted(sha("e")));
+    let second = "attempt 2: rolled back at weight 20: 87 < 99; reverted in eeeeeee";
+    assert_eq!(text(&whole, "b").as_deref(), Some(second));
+
+    // A large ledger drops its closed cases.
+    let mut trimmed = Ledger { cases: BTreeMap::new(), ..whole.clone() };
+    // The ConfigMap is lost: the status branch has no cases, attempts and posted statuses.
+    let published = record_yaml(&StatusRecord::new("Failed", &whole.canaries[&web()])).unwrap();
+    let record = StatusRecord::from_yaml(&published).unwrap().into_record();
+    let rebuilt = Ledger { canaries: [(web(), record)].into(), ..Ledger::default() };
+    for ledger in [&trimmed, &rebuilt] {
+        assert_eq!((told(ledger, "b"), told(ledger, "d")), (told(&whole, "b"), told(&whole, "d")));
+        assert_eq!(ledger.attempt(&web(), &digest("b")), 2, "the next is the third");
+    }
+    // An older program did not write down how it ended: what stands at the forge is left alone.
+    for condemned in &mut trimmed.record(&web()).condemned {
+        condemned.closed = None;
+    }
+    assert_eq!(text(&trimmed, "b").as_deref(), Some("attempt 2: rolled back at weight 20: 87 < 99"));
+    assert!(told(&trimmed, "b").is_some_and(|want| want.yields));
 }

@@ -178,7 +178,7 @@ async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut
     }
     // Each status that was found counts once: later ones of its context are newer than it.
     if let Some(found) = known.read.get_mut(&want.status.sha) {
-        let is_there = found.contains(&want.status);
+        let is_there = found.iter().any(|status| want.stands(status));
         found.retain(|status| status.context != want.status.context);
         if is_there {
             return record(sources, known, want, source).await;

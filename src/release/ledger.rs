@@ -155,6 +155,18 @@ pub struct Condemned {
     /// The attempt that it ended, from 1; older programs did not write it down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// For people: where it was stopped, such as `at weight 20`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
+    /// The commit of the release to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Sha>,
+    /// A person wanted Git left as it is: there never was a case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_git: bool,
+    /// How its case ended: cases are forgotten, what the commits were told is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
 }
 
 impl Condemned {
@@ -350,6 +362,7 @@ impl Ledger {
                 Err(error) => keep(&mut ledger.unknown, &mut warnings, "cases", key, value, &error.to_string()),
             }
         }
+        ledger.keep_ends();
         ledger.posted = take_list(&mut map, "posted");
         ledger.reverts = take_list(&mut map, "reverts");
         ledger.said = take_list(&mut map, "said").into_iter().collect();

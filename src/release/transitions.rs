@@ -127,8 +127,9 @@ impl Ledger {
 
     /// A release was promoted. Cases of the canary that are still open are moot: something else runs now.
     pub fn promoted(&mut self, canary: &CanaryKey, promoted: Promoted) {
-        for case in self.cases.values_mut().filter(|case| case.canary == *canary && case.is_open()) {
-            case.state = CaseState::Closed(Closed::Moot);
+        let open = self.open_cases().into_iter().filter(|case| case.canary == *canary);
+        for verdict in open.map(|case| case.verdict.clone()).collect::<Vec<_>>() {
+            self.close(&verdict, Closed::Moot);
         }
         let record = self.record(canary);
         if record.promoted.as_ref().is_some_and(|p| p.digest == promoted.digest && p.at == promoted.at) {
@@ -173,6 +174,10 @@ impl Ledger {
             why: verdict.why.clone(),
             lifted: None,
             attempt: Some(record.attempt(&digest)),
+            step: verdict.step.clone(),
+            restores: record.promoted.as_ref().map(|promoted| promoted.commit.clone()),
+            keep_git: effect.git == GitAction::None,
+            closed: None,
         });
         record.run.take_if(|run| run.live == verdict.run.live);
         record.end(verdict.run.clone(), "failed", verdict.why.clone(), verdict.at);
@@ -232,6 +237,23 @@ impl Ledger {
     pub fn close(&mut self, verdict: &str, how: Closed) {
         if let Some(case) = self.cases.get_mut(verdict).filter(|case| case.is_open()) {
             case.state = CaseState::Closed(how);
+            self.keep_ends();
+        }
+    }
+
+    /// Notes with the condemnations what their cases know, which outlast them.
+    pub(super) fn keep_ends(&mut self) {
+        for case in self.cases.values() {
+            let record = self.canaries.get_mut(&case.canary);
+            let condemned = record.into_iter().flat_map(|record| &mut record.condemned);
+            for condemned in condemned.filter(|condemned| condemned.verdict == case.verdict) {
+                condemned.step.clone_from(&case.step);
+                condemned.restores = case.restores.as_ref().map(|promoted| promoted.commit.clone());
+                condemned.closed = match &case.state {
+                    CaseState::Open => None,
+                    CaseState::Closed(how) => Some(how.clone()),
+                };
+            }
         }
     }
 

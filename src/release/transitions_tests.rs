@@ -194,3 +194,25 @@ fn a_large_ledger_drops_the_least_important_first() {
     assert!(small.contains("promoted") && ledger.open_cases().len() == 1);
     assert!(ledger.condemned(&web(), &digest("b2"), None).is_some());
 }
+
+#[test]
+fn condemnations_keep_how_their_cases_ended() {
+    let mut ledger = failed();
+    let verdict = ledger.open_cases()[0].verdict.clone();
+    ledger.close(&verdict, Closed::Reverted(Sha("d".repeat(40))));
+    let closed = |ledger: &Ledger| ledger.canaries[&web()].condemned[0].closed.clone();
+    assert_eq!(closed(&ledger), Some(Closed::Reverted(Sha("d".repeat(40)))));
+    // Written by an older program: only the case knows.
+    let mut text: serde_json::Value = serde_json::from_str(&ledger.to_json().unwrap()).unwrap();
+    let condemned = text["canaries"]["shop/web"]["condemned"][0].as_object_mut().unwrap();
+    for field in ["closed", "step", "restores", "attempt"] {
+        assert!(condemned.remove(field).is_some(), "{field}");
+    }
+    let (old, warnings) = Ledger::from_json(&text.to_string()).unwrap();
+    assert_eq!((closed(&old), warnings.len()), (closed(&ledger), 0));
+    assert_eq!(old.canaries[&web()].condemned[0].step, "at weight 20");
+
+    let mut ledger = failed();
+    ledger.promoted(&web(), promoted("c3", 500));
+    assert_eq!(closed(&ledger), Some(Closed::Moot));
+}

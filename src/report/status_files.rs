@@ -251,6 +251,7 @@ pub fn status_subject(cluster: &str, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::Closed;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -281,6 +282,10 @@ mod tests {
                 why: "request-success-rate 87.2 < 99".to_owned(),
                 lifted: None,
                 attempt: Some(1),
+                step: "at weight 20".to_owned(),
+                restores: Some(sha("1")),
+                keep_git: false,
+                closed: Some(Closed::Reverted(sha("4"))),
             }],
             history: vec![Ended {
                 digest: Some(digest("b")),

@@ -89,6 +89,12 @@ pub enum Revert {
     BroughtBack(Sha),
     /// The Canary is gone.
     Cancelled,
+    /// Something else was released since, or the same once more.
+    Moot,
+    /// The person who rolled back wanted Git left as it is.
+    Kept,
+    /// What became of it is not remembered.
+    Unknown,
     /// There is no commit; why.
     None(NothingWhy),
 }
@@ -105,6 +111,9 @@ impl Revert {
             Self::Refused(branch) => format!("push refused, revert is on {branch}"),
             Self::BroughtBack(sha) => format!("revert {} undone, still condemned", sha.short()),
             Self::Cancelled => "Canary removed".to_owned(),
+            Self::Moot => "no revert needed any more".to_owned(),
+            Self::Kept => "Git left as it is".to_owned(),
+            Self::Unknown => String::new(),
             Self::None(why) => match why {
                 NothingWhy::Off => "not reverted: revert is off".to_owned(),
                 NothingWhy::NoPromotedRecord => "not reverted: nothing was promoted before".to_owned(),
@@ -117,6 +126,11 @@ impl Revert {
 }
 
 impl CanaryState {
+    /// Whether part of it is not remembered: what it said before is better.
+    fn is_vague(&self) -> bool {
+        matches!(self, Self::Failed { revert: Revert::Unknown, .. })
+    }
+
     /// The forge's state for it.
     pub const fn commit_state(&self) -> CommitState {
         match self {
@@ -140,7 +154,8 @@ impl CanaryState {
             Self::Failed { step, why, revert } => {
                 let step = if step.is_empty() { String::new() } else { format!(" {step}") };
                 let head = format!("{prefix}rolled back{step}: ");
-                let tail = format!("; {}", revert.words());
+                let tail = Some(revert.words()).filter(|words| !words.is_empty());
+                let tail = tail.map(|words| format!("; {words}")).unwrap_or_default();
                 let room = limit.saturating_sub(head.chars().count() + tail.chars().count());
                 return clip_to(&format!("{head}{}{tail}", clip_to(why, room.max(20))), limit);
             }
@@ -229,6 +244,16 @@ pub struct Want {
     pub status: CommitStatus,
     /// Number of the end that it leads to, from 1: each attempt has one.
     pub attempt: u32,
+    /// Whether it leaves an end alone that stands already, because it knows less than that did.
+    pub yields: bool,
+}
+
+impl Want {
+    /// Whether a status that the forge has is as good.
+    pub fn stands(&self, found: &CommitStatus) -> bool {
+        let is_end = found.context == self.status.context && found.state != CommitState::Pending;
+        *found == self.status || (self.yields && is_end)
+    }
 }
 
 /// The status of one canary on one commit that changed `changed` canaries.
@@ -250,7 +275,7 @@ pub fn canary_status(
         description: state.description(canary, attempt),
         target_url,
     };
-    Want { status, attempt }
+    Want { status, attempt, yields: state.is_vague() }
 }
 
 /// What the roll-up of a commit is made of.
@@ -274,7 +299,8 @@ pub fn rollup_status(cluster: &str, sha: &Sha, rollup: &Rollup, attempt: u32, ta
     let (state, description) = rollup_words(rollup, DESCRIPTION_LIMIT.saturating_sub(prefix.chars().count()));
     let description = clip(&format!("{prefix}{description}"));
     let status = CommitStatus { sha: sha.clone(), context: rollup_context(cluster), state, description, target_url };
-    Want { status, attempt: attempt.saturating_add(u32::from(rollup.confirmed)) }
+    let yields = rollup.canaries.iter().any(|(_, state)| state.is_vague());
+    Want { status, attempt: attempt.saturating_add(u32::from(rollup.confirmed)), yields }
 }
 
 fn rollup_words(rollup: &Rollup, limit: usize) -> (CommitState, String) {
@@ -368,7 +394,7 @@ fn replaces(want: &Want, posted: &Posted) -> bool {
     if want.attempt != posted.attempt {
         return want.attempt > posted.attempt;
     }
-    if want.status == posted.status {
+    if want.stands(&posted.status) {
         return false;
     }
     match (posted.status.state, want.status.state) {

@@ -41,6 +41,9 @@ fn states() -> Vec<CanaryState> {
         Revert::Refused(branch()),
         Revert::BroughtBack(sha("c")),
         Revert::Cancelled,
+        Revert::Moot,
+        Revert::Kept,
+        Revert::Unknown,
         Revert::None(NothingWhy::Off),
         Revert::None(NothingWhy::NoPromotedRecord),
         Revert::None(NothingWhy::OursFailed),
@@ -174,4 +177,28 @@ fn each_attempt_ends_once() {
     let other = rollup_status("prod", &sha("b"), &Rollup::default(), 1, None);
     let due = to_post(&[want(&queued, 1), other.clone(), want(&step, 1)], &[]);
     assert_eq!(due, [other, want(&step, 1)]);
+}
+
+#[test]
+fn what_is_not_remembered_leaves_an_end_alone() {
+    let canary = |revert| canary_status("prod", &web(), &sha("b"), &failed(revert), 1, 1, None);
+    let rollup = |revert| {
+        let canaries = vec![(web(), failed(revert))];
+        rollup_status("prod", &sha("b"), &Rollup { canaries, ..Rollup::default() }, 1, None)
+    };
+    let pending = canary_status("prod", &web(), &sha("b"), &CanaryState::Pending(Progress::Queued), 1, 1, None);
+    for (known, vague) in [
+        (canary(Revert::In(sha("c"))), canary(Revert::Unknown)),
+        (rollup(Revert::In(sha("c"))), rollup(Revert::Unknown)),
+    ] {
+        assert!(vague.stands(&known.status) && !known.stands(&vague.status), "{vague:?}");
+        let entry = Posted { status: known.status, attempt: 1, at: Timestamp::UNIX_EPOCH };
+        assert_eq!(to_post(std::slice::from_ref(&vague), &[entry]), []);
+        assert_eq!(to_post(std::slice::from_ref(&vague), &[]), [vague]);
+    }
+    let vague = canary(Revert::Unknown);
+    assert!(!vague.stands(&pending.status), "a commit does not stay pending");
+    let again = canary_status("prod", &web(), &sha("b"), &failed(Revert::Unknown), 2, 1, None);
+    let entry = Posted { status: vague.status, attempt: 1, at: Timestamp::UNIX_EPOCH };
+    assert_eq!(to_post(std::slice::from_ref(&again), &[entry]), [again]);
 }
