@@ -12,10 +12,10 @@ use super::state::State;
 use crate::api::canary::CanaryView;
 use crate::api::{Analysis, Phase};
 use crate::domain::{CanaryKey, Object, Sha};
-use crate::ports::CommitState;
+use crate::ports::{CommitState, CommitStatus};
 use crate::release::{Case, Closed, Condemned, Ledger, Posted, Record};
 use crate::report::{
-    CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, in_force, record_path, rollup_context,
+    self, CanaryState, Progress, Revert, Rollup, Want, canary_status, clip, in_force, record_path, rollup_context,
     rollup_status, status_link,
 };
 use crate::rollout::{RUN_ANNOTATION, RunMemory, Version};
@@ -32,7 +32,16 @@ pub(super) struct Wanted {
 /// A source of a forge's repository, with its memory at one moment.
 pub(super) struct Seen<'a> {
     pub(super) context: &'a SourceContext,
+    pub(super) head: Arc<HeadOutcome>,
     pub(super) view: Arc<State>,
+}
+
+impl<'a> Seen<'a> {
+    /// The head comes first: what it keeps back has its run in the ledger before the head says so no more.
+    pub(super) fn now(context: &'a SourceContext) -> Self {
+        let head = context.head();
+        Self { context, head, view: context.state.view() }
+    }
 }
 
 /// What one commit is told about one canary.
@@ -47,12 +56,12 @@ struct Told {
 /// All statuses as they should be, of all sources of one repository. `None` while the cluster cannot be read.
 pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
     let mut states: Vec<Told> = Vec::new();
-    for (source, Seen { context, view }) in sources.iter().enumerate() {
+    for (source, Seen { context, head, view }) in sources.iter().enumerate() {
         let reverts = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         for (key, record) in &view.ledger.canaries {
             let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
             let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
-            let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts, &context.head());
+            let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts, head);
             states.extend(told.into_iter().map(|(sha, (state, attempt))| Told {
                 source,
                 key: key.clone(),
@@ -62,6 +71,8 @@ pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
             }));
         }
     }
+    let waiting = kept_back(sources, &states);
+    states.extend(waiting);
     let mut changed: BTreeMap<&Sha, BTreeSet<&CanaryKey>> = BTreeMap::new();
     for Told { key, sha, .. } in &states {
         changed.entry(sha).or_default().insert(key);
@@ -254,6 +265,30 @@ fn step(analysis: &Analysis, canary: &CanaryView) -> Progress {
     }
 }
 
+/// What the commits are told whose releases are kept back, or were until another one took their place. What the ledger
+/// knows of them goes before.
+fn kept_back(sources: &[Seen<'_>], states: &[Told]) -> Vec<Told> {
+    let heads = || sources.iter().map(|seen| seen.head.as_ref()).enumerate();
+    if heads().all(|(_, head)| head.held.is_empty() && head.replaced.is_empty()) {
+        return Vec::new();
+    }
+    let mut known: BTreeSet<(&CanaryKey, &Sha)> = states.iter().map(|told| (&told.key, &told.sha)).collect();
+    let mut waiting = Vec::new();
+    for (source, head) in heads() {
+        let held = head.held.iter().flat_map(|(key, held)| held.guilty.iter().map(move |sha| (key, sha, held)));
+        let held =
+            held.map(|(key, sha, held)| (key, sha, CanaryState::Pending(Progress::WaitingFor(held.waits_for.clone()))));
+        let replaced = head.replaced.iter().rev();
+        let replaced = replaced.map(|r| (&r.canary, &r.sha, CanaryState::Superseded(r.by.clone())));
+        for (key, sha, state) in held.chain(replaced) {
+            if known.insert((key, sha)) {
+                waiting.push(Told { source, key: key.clone(), sha: sha.clone(), state, attempt: 1 });
+            }
+        }
+    }
+    waiting
+}
+
 /// What is known of one commit.
 #[derive(Default)]
 struct Commit {
@@ -273,19 +308,18 @@ async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
         commit.attempt = commit.attempt.max(*attempt);
         commit.source.get_or_insert(*source);
     }
-    let heads: Vec<Arc<HeadOutcome>> = sources.iter().map(|seen| seen.context.head()).collect();
-    for (source, head) in heads.iter().enumerate() {
+    for (source, Seen { head, .. }) in sources.iter().enumerate() {
         for sha in head.before.iter().map(|past| &past.sha).chain(&head.sha) {
             commits.entry(sha.clone()).or_default().source.get_or_insert(source);
         }
     }
-    let mut wanted = passed_over(sources, &heads, &commits);
+    let mut wanted = passed_over(sources, &commits);
     for (sha, Commit { canaries, attempt, source }) in commits {
         let source = source.unwrap_or_default();
         let mut rollup = Rollup { canaries: canaries.into_iter().collect(), ..Rollup::default() };
-        for (seen, head) in sources.iter().zip(&heads) {
-            contribute(seen, head, &sha, &mut rollup).await?;
-            let context = seen.context;
+        for seen in sources {
+            contribute(seen, &sha, &mut rollup).await?;
+            let Seen { context, head, .. } = seen;
             let behind = head.sha.as_ref() != Some(&sha) && context.fetcher.head().as_ref() == Some(&sha);
             if sources.len() > 1 && behind && !context.source.settings.suspend {
                 rollup.waiting.push(format!("source {}", context.source.settings.name));
@@ -299,8 +333,8 @@ async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
 }
 
 /// What one source knows of a commit besides its canaries.
-async fn contribute(seen: &Seen<'_>, head: &HeadOutcome, sha: &Sha, rollup: &mut Rollup) -> Option<()> {
-    let Seen { context, view } = seen;
+async fn contribute(seen: &Seen<'_>, sha: &Sha, rollup: &mut Rollup) -> Option<()> {
+    let Seen { context, head, view } = seen;
     let is_late =
         |at: Option<Timestamp>| at.is_none_or(|at| context.ports.clock.now().duration_since(at) > READY_WITHIN);
     if head.sha.as_ref() == Some(sha) {
@@ -309,6 +343,9 @@ async fn contribute(seen: &Seen<'_>, head: &HeadOutcome, sha: &Sha, rollup: &mut
         let open = view.ledger.open_cases().into_iter().map(|case| &case.canary);
         let waiting = open.filter(|canary| head.restores.contains(canary));
         rollup.waiting.extend(waiting.map(|canary| format!("{canary} to be restored")));
+        // A release that commits are to answer for stands among the canaries; this one is what was promoted.
+        let back = head.held.iter().filter(|(key, held)| held.guilty.is_empty() && !head.restores.contains(*key));
+        rollup.waiting.extend(back.map(|(key, held)| format!("{}: {key}", held.waits_for)));
         let late = is_late(head.at);
         if late { &mut rollup.problems } else { &mut rollup.waiting }.extend(head.waiting.iter().cloned());
     }
@@ -331,26 +368,42 @@ async fn contribute(seen: &Seen<'_>, head: &HeadOutcome, sha: &Sha, rollup: &mut
     Some(())
 }
 
-/// Ends of roll-ups that are open of commits which nobody has anything to say about any more.
-fn passed_over(sources: &[Seen<'_>], heads: &[Arc<HeadOutcome>], commits: &BTreeMap<Sha, Commit>) -> Vec<Wanted> {
+/// Ends of statuses that are open of commits which nobody has anything to say about any more. What a head that is not known
+/// yet has to say is waited for.
+fn passed_over(sources: &[Seen<'_>], commits: &BTreeMap<Sha, Commit>) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     let mut ended = BTreeSet::new();
-    for (source, (Seen { context, view }, head)) in sources.iter().zip(heads).enumerate() {
-        let own = rollup_context(&context.cluster_name);
-        let open = view.ledger.posted.iter().filter(|posted| posted.status.context == own && !posted.is_terminal());
-        for Posted { status, .. } in open {
-            if commits.contains_key(&status.sha) || !ended.insert(&status.sha) {
-                continue;
+    for (source, Seen { context, head, view }) in sources.iter().enumerate() {
+        let Some(newest) = &head.sha else { continue };
+        let cluster = &context.cluster_name;
+        let canaries: BTreeMap<String, (&CanaryKey, &Record)> =
+            view.ledger.canaries.iter().map(|entry| (report::context(cluster, entry.0), entry)).collect();
+        for posted in view.ledger.posted.iter().filter(|posted| !posted.is_terminal()) {
+            let Posted { status: CommitStatus { sha, context: of, .. }, attempt, .. } = posted;
+            let known = commits.get(sha);
+            let (state, description) = match canaries.get(of) {
+                Some((key, _)) if known.is_some_and(|commit| commit.canaries.contains_key(*key)) => continue,
+                // A release that was kept back, and that turned out to be the promoted one in other words.
+                Some((_, record)) if is_promoted(record, sha) => (CommitState::Success, "promoted".to_owned()),
+                Some(_) if sha == newest => continue,
+                None if *of != rollup_context(cluster) || known.is_some() => continue,
+                _ => (CommitState::Error, format!("superseded by {}", newest.short())),
+            };
+            if ended.insert((sha, of)) {
+                let file = canaries.get(of).map_or_else(|| README.to_owned(), |(key, _)| record_path(key));
+                let (context_of, target_url) = (of.clone(), link(context, &file));
+                let status = CommitStatus { sha: sha.clone(), context: context_of, state, description, target_url };
+                wanted.push(Wanted { want: Want { status, attempt: *attempt, yields: false }, source });
             }
-            let by = head.sha.as_ref().map(|head| head.short().to_owned()).unwrap_or_default();
-            let rollup = Rollup::default();
-            let mut want = rollup_status(&context.cluster_name, &status.sha, &rollup, 1, link(context, README));
-            want.status.state = CommitState::Error;
-            want.status.description = format!("superseded by {by}");
-            wanted.push(Wanted { want, source });
         }
     }
     wanted
+}
+
+/// Whether a canary's promoted release is what was applied of this commit.
+fn is_promoted(record: &Record, sha: &Sha) -> bool {
+    let applied = record.applied.as_ref().filter(|applied| applied.commit == *sha);
+    applied.zip(record.promoted.as_ref()).is_some_and(|(applied, promoted)| applied.live == promoted.live)
 }
 
 /// Whether a workload has rolled out: the rules of kstatus for Deployment, StatefulSet and DaemonSet.

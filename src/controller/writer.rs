@@ -201,8 +201,7 @@ async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut
 
 /// Looks at all canaries anew: what is wanted, and what of it is to be posted. False when they cannot be read.
 async fn look(sources: &[Arc<SourceContext>], known: &mut Known) -> bool {
-    let seen: Vec<Seen<'_>> =
-        sources.iter().map(|context| Seen { context: context.as_ref(), view: context.state.view() }).collect();
+    let seen: Vec<Seen<'_>> = sources.iter().map(|context| Seen::now(context)).collect();
     let Some(wanted) = wanted(&seen).await else { return false };
     known.wanted = wanted.iter().map(|wanted| wanted.want.status.sha.clone()).collect();
     let shas = &known.wanted;

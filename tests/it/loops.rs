@@ -193,14 +193,14 @@ fn a_canary_that_leaves_git_in_its_run_is_cancelled() {
 
 #[test]
 fn a_rebuilt_cluster_begins_with_what_was_promoted() {
-    let (repository, url, kept) = play(async |clock| {
+    let (repository, url, untried, kept) = play(async |clock| {
         let (bed, daemon) = started(clock).await;
         release(&bed, "1.1.0", GOOD);
         until(&bed, "it is promoted", |bed| bed.phase(&web()) == "Succeeded").await;
         bed.pass(Duration::from_secs(30)).await;
         daemon.abort();
-        release(&bed, "1.2.0", BAD);
-        (bed.repository(), bed.url(), bed)
+        let untried = release(&bed, "1.2.0", BAD);
+        (bed.repository(), bed.url(), untried, bed)
     });
     play(async |clock| {
         let options = BedOptions { remote: Some((repository, url)), ..BedOptions::default() };
@@ -220,6 +220,10 @@ fn a_rebuilt_cluster_begins_with_what_was_promoted() {
                 .collect::<Vec<_>>(),
             [true]
         );
+        // Not green while its primary was made from another release.
+        let posted = bed.forge.posted().into_iter().filter(|status| status.sha == untried);
+        let ends: Vec<_> = posted.map(|status| status.state).filter(|state| *state != CommitState::Pending).collect();
+        assert!(ends.len() >= 2 && ends.iter().all(|end| *end == CommitState::Failure), "{ends:?}");
     });
     drop(kept);
 }

@@ -19,6 +19,7 @@ mod metrics;
 mod plan;
 mod quirks;
 mod release;
+mod rollups;
 mod sandbox;
 mod scenarios;
 mod sources;

@@ -12,7 +12,7 @@ use super::super::registry::Claims;
 use super::super::render::rendered;
 use super::super::state::State;
 use super::attribution::{Attributed, attributions};
-use super::{HeadOutcome, Memory, PassError, SourceContext, remember};
+use super::{HeadOutcome, Held, Memory, PassError, SourceContext, remember};
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Digest, FieldManager, Object, ObjectKey, Sha};
@@ -32,7 +32,8 @@ pub(super) async fn apply(
     wanted: &BTreeMap<CanaryKey, Option<CanaryView>>,
     claims: &Claims,
 ) -> Result<(), PassError> {
-    let (set, promoted) = hold_promoted(context, &mut memory.evidence, set, wanted).await?;
+    let in_git = set;
+    let (set, promoted) = hold_promoted(context, &mut memory.evidence, in_git, wanted).await?;
     let set = set.as_ref();
     let view = context.state.view();
     let live = live_objects(context, set, &view.inventory.entries).await;
@@ -46,7 +47,7 @@ pub(super) async fn apply(
         canary.status.canary_weight = 0;
     }
     let rendered = rendered(set);
-    let mut runs = attributions(context, memory, head, &rendered, wanted).await?;
+    let mut runs = attributions(context, memory, head, &rendered, wanted.keys()).await?;
     runs.retain(|key, _| !promoted.contains_key(key));
     let settings = &context.source.settings;
     let by_hand = context.state.prune_confirmed(&head.0).await;
@@ -71,6 +72,8 @@ pub(super) async fn apply(
     let held = held(&canaries, &rendered);
     let mut outcome = outcome(context, head, set, &plan);
     outcome.confirmed = by_hand;
+    outcome.held = kept_back(&runs, &rendered, &held);
+    outcome.held.extend(untried(context, memory, head, in_git, &promoted).await?);
     let back = view.ledger.open_cases().into_iter().filter(|case| {
         let digest = own_objects(&rendered, &case.canary).map(|own| own.digest());
         case.restores.as_ref().zip(digest).is_some_and(|(promoted, digest)| promoted.is(&digest))
@@ -87,8 +90,10 @@ pub(super) async fn apply(
     let before = context.head();
     if before.sha.as_ref() == Some(head) {
         outcome.before.clone_from(&before.before);
+        outcome.replaced.clone_from(&before.replaced);
     } else {
         outcome.before = before.passed(&outcome.workloads);
+        outcome.replaced = before.replaced(head, &outcome.held);
     }
     let commit = |key: &CanaryKey| promoted.get(key).unwrap_or(head).clone();
     record_applied(context, &rendered, wanted, &commit, &carried, &runs).await?;
@@ -124,15 +129,51 @@ fn outcome(context: &SourceContext, head: &Sha, set: &ManifestSet, plan: &Plan) 
     outcome
 }
 
-/// The objects that are left alone now: targets that may carry the traffic while their primary is exchanged, and the
-/// configs that are one release with them.
-fn held(canaries: &[CanaryView], rendered: &Rendered) -> BTreeSet<ObjectKey> {
-    let mut held = BTreeSet::new();
+/// The objects that are left alone now, and what they wait for: targets that may carry the traffic while their primary is
+/// exchanged, and the configs that are one release with them.
+fn held(canaries: &[CanaryView], rendered: &Rendered) -> BTreeMap<ObjectKey, &'static str> {
+    let mut held = BTreeMap::new();
     for canary in canaries.iter().filter(|canary| holds_template(canary)) {
-        held.insert(target_key(canary));
-        held.extend(own_objects(rendered, &canary.key).into_iter().flat_map(|own| own.configs.into_keys()));
+        let waits_for = match canary.status.phase {
+            Phase::Failed => "the rollback of the release before it",
+            Phase::Promoting | Phase::Finalising => "the promotion of the release before it",
+            _ => "the verdict on the release before it",
+        };
+        held.insert(target_key(canary), waits_for);
+        let configs = own_objects(rendered, &canary.key).into_iter().flat_map(|own| own.configs.into_keys());
+        held.extend(configs.map(|config| (config, waits_for)));
     }
     held
+}
+
+/// The head's releases of which something is left alone now.
+fn kept_back(
+    runs: &BTreeMap<CanaryKey, Attributed>,
+    rendered: &Rendered,
+    held: &BTreeMap<ObjectKey, &'static str>,
+) -> BTreeMap<CanaryKey, Held> {
+    let kept = runs.iter().filter_map(|(key, run)| {
+        let own = own_objects(rendered, key)?;
+        let waits_for = std::iter::once(&own.target).chain(own.configs.keys()).find_map(|object| held.get(object))?;
+        Some((key.clone(), Held { guilty: run.guilty.clone(), waits_for: (*waits_for).to_owned() }))
+    });
+    kept.collect()
+}
+
+/// The head's releases of canaries whose primaries are made from what was promoted first.
+async fn untried(
+    context: &SourceContext,
+    memory: &mut Memory,
+    head: &Sha,
+    in_git: &ManifestSet,
+    promoted: &BTreeMap<CanaryKey, Sha>,
+) -> Result<BTreeMap<CanaryKey, Held>, PassError> {
+    if promoted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let runs = attributions(context, memory, head, &rendered(in_git), promoted.keys()).await?;
+    let waits_for = "the primary, which is made from the promoted release".to_owned();
+    Ok(runs.into_iter().map(|(key, run)| (key, Held { guilty: run.guilty, waits_for: waits_for.clone() })).collect())
 }
 
 /// Ends the runs of canaries that left Git: nobody will give a verdict on them. Of a ledger that was rebuilt, what is not
@@ -199,14 +240,14 @@ async fn carry_out(
     context: &SourceContext,
     set: &ManifestSet,
     waves: Vec<Vec<Change>>,
-    held: &BTreeSet<ObjectKey>,
+    held: &BTreeMap<ObjectKey, &'static str>,
     outcome: &mut HeadOutcome,
 ) -> Carried {
     let mut carried = Carried::default();
     for wave in waves {
         let changes = wave
             .into_iter()
-            .filter(|change| !matches!(change, Change::Apply { object, .. } if held.contains(&object.key())));
+            .filter(|change| !matches!(change, Change::Apply { object, .. } if held.contains_key(&object.key())));
         // In the order of the plan, so that failures are told in it.
         let mut done = stream::iter(changes.map(|change| carry(context, change))).buffered(CONCURRENT);
         while let Some(done) = done.next().await {

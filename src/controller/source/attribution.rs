@@ -4,25 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::refs::promoted_ref;
 use super::{Memory, PassError, SourceContext};
-use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Digest, Sha};
 use crate::ports::GitError;
 use crate::release::{
     AttributionQuestion, AttributionStep, Evidence, HISTORY_LIMIT, Need, Rendered, attribute, own_objects,
 };
 
-/// Which commits brought in the releases that this head changes: for every canary whose release digest is not the one
-/// that was applied last. Made before the apply, so that the run is explained when it starts.
+/// Which commits brought in the releases that this head changes: for each of the canaries whose release digest is not the
+/// one that was applied last. Made before the apply, so that the run is explained when it starts.
 pub(super) async fn attributions(
     context: &SourceContext,
     memory: &mut Memory,
     head: &Sha,
     rendered: &Rendered,
-    wanted: &BTreeMap<CanaryKey, Option<CanaryView>>,
+    canaries: impl Iterator<Item = &CanaryKey> + Send,
 ) -> Result<BTreeMap<CanaryKey, Attributed>, PassError> {
     let view = context.state.view();
     let mut answers = BTreeMap::new();
-    for key in wanted.keys() {
+    for key in canaries {
         let Some(own) = own_objects(rendered, key) else { continue };
         let digest = own.digest();
         let record = view.ledger.canaries.get(key).cloned().unwrap_or_default();

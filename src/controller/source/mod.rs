@@ -40,6 +40,8 @@ const MOVED: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 /// Former heads whose workloads are watched. Older ones have long been ready, or late.
 const PAST_HEADS: usize = 20;
+/// Commits that are remembered because their releases never came on trial.
+const REPLACED: usize = 1000;
 
 /// What the head turned out to be, for the statuses of its commit.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,8 +60,29 @@ pub(crate) struct HeadOutcome {
     pub(crate) confirmed: bool,
     /// Canaries with an open case that this head takes back to their promoted release.
     pub(crate) restores: BTreeSet<CanaryKey>,
+    /// Releases that this head wants and that are kept back, because another one has not ended.
+    pub(crate) held: BTreeMap<CanaryKey, Held>,
+    /// Releases that an earlier head wanted, that were kept back, and that a later head does not want any more: the last few.
+    pub(crate) replaced: Vec<Replaced>,
     /// Commits that were the head before, oldest first, and the workloads of theirs that no later one changed again.
     pub(crate) before: Vec<PastHead>,
+}
+
+/// A release that is not on trial yet.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Held {
+    /// The commits that brought it in; none where the canary goes back to what was promoted.
+    pub(crate) guilty: Vec<Sha>,
+    pub(crate) waits_for: String,
+}
+
+/// A commit whose release never came on trial.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Replaced {
+    pub(crate) canary: CanaryKey,
+    pub(crate) sha: Sha,
+    /// The head that took its place.
+    pub(crate) by: Sha,
 }
 
 /// A commit that was the head, and what is still to be said about it.
@@ -75,13 +98,26 @@ impl HeadOutcome {
     /// it is superseded: nobody will ever know whether it would have become ready.
     fn passed(&self, workloads: &[ObjectKey]) -> Vec<PastHead> {
         let mut before = self.before.clone();
-        if let Some(sha) = self.sha.clone().filter(|_| self.failures.is_empty() && self.restores.is_empty()) {
+        let goes_back = !self.restores.is_empty() || self.held.values().any(|held| held.guilty.is_empty());
+        if let Some(sha) = self.sha.clone().filter(|_| self.failures.is_empty() && !goes_back) {
             before.push(PastHead { sha, workloads: self.workloads.clone(), at: self.at });
         }
         before.retain(|past| !past.workloads.iter().any(|key| workloads.contains(key)));
         let excess = before.len().saturating_sub(PAST_HEADS);
         before.drain(..excess);
         before
+    }
+
+    /// The releases that were kept back until now and that the next head does not want any more.
+    fn replaced(&self, head: &Sha, held: &BTreeMap<CanaryKey, Held>) -> Vec<Replaced> {
+        let mut replaced = self.replaced.clone();
+        for (canary, before) in &self.held {
+            let gone = before.guilty.iter().filter(|sha| held.get(canary).is_none_or(|now| !now.guilty.contains(sha)));
+            replaced.extend(gone.map(|sha| Replaced { canary: canary.clone(), sha: sha.clone(), by: head.clone() }));
+        }
+        let excess = replaced.len().saturating_sub(REPLACED);
+        replaced.drain(..excess);
+        replaced
     }
 }
 
