@@ -296,6 +296,8 @@ struct Commit {
     attempt: u32,
     /// The first source that has something to say about it.
     source: Option<usize>,
+    /// One of its sources has not seen its head yet, and may have more to say.
+    early: bool,
 }
 
 /// Roll-ups: of the heads, and of every commit whose canaries have statuses. One for each commit, whatever the number of
@@ -307,6 +309,8 @@ async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
         commit.canaries.insert(key.clone(), state.clone());
         commit.attempt = commit.attempt.max(*attempt);
         commit.source.get_or_insert(*source);
+        let seen = sources.get(*source);
+        commit.early |= seen.is_some_and(|seen| seen.head.sha.is_none() && !seen.context.source.settings.suspend);
     }
     for (source, Seen { head, .. }) in sources.iter().enumerate() {
         for sha in head.before.iter().map(|past| &past.sha).chain(&head.sha) {
@@ -314,7 +318,7 @@ async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
         }
     }
     let mut wanted = passed_over(sources, &commits);
-    for (sha, Commit { canaries, attempt, source }) in commits {
+    for (sha, Commit { canaries, attempt, source, early }) in commits {
         let source = source.unwrap_or_default();
         let mut rollup = Rollup { canaries: canaries.into_iter().collect(), ..Rollup::default() };
         for seen in sources {
@@ -327,6 +331,10 @@ async fn rollups(sources: &[Seen<'_>], states: &[Told]) -> Option<Vec<Wanted>> {
         }
         let Some(Seen { context, .. }) = sources.get(source) else { continue };
         let want = rollup_status(&context.cluster_name, &sha, &rollup, attempt.max(1), link(context, README));
+        // A failure is known without the rest.
+        if early && matches!(want.status.state, CommitState::Success | CommitState::Error) {
+            continue;
+        }
         wanted.push(Wanted { want, source });
     }
     Some(wanted)

@@ -1,12 +1,14 @@
 //! The roll-up of a commit: it is green when all that the commit changed is well, and not a moment before.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serin::domain::Sha;
 use serin::ports::{Clock as _, CommitState};
 use serin::sim::Bed;
 
-use crate::loops::{ALL, BAD, GOOD, VALUES, WEB, image, log, play, release, started, status, until, web};
+use crate::loops::{ALL, BAD, Cut, GOOD, VALUES, WEB, image, log, play, release, started, status, until, web};
 
 /// Texts of the example's files that are replaced by others.
 fn commit(bed: &Bed, subject: &str, path: &str, edits: &[(&str, &str)]) -> Sha {
@@ -16,6 +18,12 @@ fn commit(bed: &Bed, subject: &str, path: &str, edits: &[(&str, &str)]) -> Sha {
         text.replacen(old, new, 1)
     });
     bed.remote.commit("main", subject, &[(path, Some(&text))], bed.clock.now()).expect("a commit")
+}
+
+/// A person breaks a workload that is no canary's.
+fn break_catalog(bed: &Bed) -> Sha {
+    let quick = "errors=0.1%, latency=25ms±5";
+    commit(bed, "Break catalog", VALUES, &[("version: 2.3.1", "version: 2.4.0"), (quick, "never-ready")])
 }
 
 fn unrelated(bed: &Bed) -> Sha {
@@ -134,4 +142,78 @@ fn a_release_that_is_undone_while_it_waits_is_superseded() {
             daemon.abort();
         });
     }
+}
+
+#[test]
+fn a_restart_does_not_forget_workloads_that_are_not_ready() {
+    for behind in [false, true] {
+        play(async |clock| {
+            let (bed, daemon) = started(clock).await;
+            bed.pass(Duration::from_secs(60)).await;
+            let broken = break_catalog(&bed);
+            bed.pushed();
+            bed.pass(Duration::from_secs(30)).await;
+            let head = if behind { unrelated(&bed) } else { broken.clone() };
+            bed.pushed();
+            bed.pass(Duration::from_secs(10)).await;
+            assert_eq!(status(&bed, &broken, ALL).0, CommitState::Pending);
+            daemon.abort();
+            let _daemon = bed.daemon().expect("a daemon");
+            bed.pass(Duration::from_secs(60)).await;
+            assert_eq!(status(&bed, &broken, ALL).0, CommitState::Pending);
+            bed.pass(Duration::from_secs(400)).await;
+            assert_eq!(ends(&bed, &broken, ALL), [CommitState::Failure]);
+            let (_, words) = status(&bed, &broken, ALL);
+            assert_eq!(words, "Deployment shop/catalog is not ready after 5 min");
+            if behind {
+                assert_eq!(ends(&bed, &head, ALL), [CommitState::Success]);
+            }
+        });
+    }
+}
+
+#[test]
+fn nothing_is_superseded_by_a_head_that_is_not_known_yet() {
+    play(async |clock| {
+        let (bed, daemon) = started(clock).await;
+        bed.pass(Duration::from_secs(60)).await;
+        let broken = break_catalog(&bed);
+        bed.pushed();
+        bed.pass(Duration::from_secs(30)).await;
+        assert_eq!(status(&bed, &broken, ALL).0, CommitState::Pending);
+        daemon.abort();
+        let down = Arc::new(AtomicBool::new(true));
+        let git = Arc::new(Cut(bed.git().expect("a repository"), down.clone()));
+        let _daemon = bed.daemon_with(bed.ports(), git, bed.forge.clone());
+        bed.pass(Duration::from_secs(120)).await;
+        assert_eq!(ends(&bed, &broken, ALL), []);
+        down.store(false, Ordering::Relaxed);
+        bed.pass(Duration::from_secs(400)).await;
+        assert_eq!(ends(&bed, &broken, ALL), [CommitState::Failure]);
+    });
+}
+
+#[test]
+fn a_canary_that_is_decided_does_not_stand_for_the_rest_of_a_head_that_is_not_known_yet() {
+    play(async |clock| {
+        let (bed, daemon) = started(clock).await;
+        bed.pass(Duration::from_secs(60)).await;
+        let quick = "errors=0.1%, latency=25ms±5";
+        let edits =
+            [("version: 1.0.0", "version: 1.1.0"), ("version: 2.3.1", "version: 2.4.0"), (quick, "never-ready")];
+        let both = commit(&bed, "Release both", VALUES, &edits);
+        bed.pushed();
+        until(&bed, "it is promoted", |bed| ends(bed, &both, WEB) == [CommitState::Success]).await;
+        assert_eq!(ends(&bed, &both, ALL), []);
+        daemon.abort();
+        let down = Arc::new(AtomicBool::new(true));
+        let git = Arc::new(Cut(bed.git().expect("a repository"), down.clone()));
+        let _daemon = bed.daemon_with(bed.ports(), git, bed.forge.clone());
+        bed.pass(Duration::from_secs(120)).await;
+        assert_eq!(ends(&bed, &both, ALL), []);
+        down.store(false, Ordering::Relaxed);
+        bed.pass(Duration::from_secs(400)).await;
+        assert_eq!(ends(&bed, &both, ALL), [CommitState::Failure]);
+        assert_eq!(status(&bed, &both, WEB).0, CommitState::Success);
+    });
 }

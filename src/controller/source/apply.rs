@@ -12,14 +12,15 @@ use super::super::registry::Claims;
 use super::super::render::rendered;
 use super::super::state::State;
 use super::attribution::{Attributed, attributions};
-use super::{HeadOutcome, Held, Memory, PassError, SourceContext, remember};
+use super::{HeadOutcome, Held, Memory, PassError, PastHead, SourceContext, remember};
 use crate::api::Phase;
 use crate::api::canary::CanaryView;
 use crate::domain::{CanaryKey, Digest, FieldManager, Object, ObjectKey, Sha};
 use crate::manifest::{ManifestSet, Problem};
-use crate::plan::{Action, Change, Plan, Policy, allows_prune, plan};
+use crate::plan::{Action, COMMIT_ANNOTATION, Change, Plan, Policy, allows_prune, plan};
 use crate::ports::ClusterError;
 use crate::release::{Applied, OwnObjects, Rendered, Run, own_objects};
+use crate::report::rollup_context;
 use crate::rollout::objects::configs;
 use crate::rollout::{RUN_ANNOTATION, RunMemory, TargetKind, Version, holds_template};
 
@@ -63,6 +64,8 @@ pub(super) async fn apply(
         let lookup = |key: &ObjectKey| live.get(key).cloned().flatten();
         plan(set, &lookup, &view.inventory, &canaries, &policy, Some(head))
     };
+    let targets: BTreeSet<ObjectKey> = canaries.iter().map(target_key).collect();
+    let before_this_process = if context.head().sha.is_none() { brought_in(&live, &targets) } else { BTreeMap::new() };
     drop(live);
     context.state.update(|state| state.inventory = plan.inventory_union.clone()).await?;
     if !set.has_errors() {
@@ -81,13 +84,15 @@ pub(super) async fn apply(
     outcome.restores = back.map(|case| case.canary.clone()).collect();
     let applying = context.registry.apply(runs.keys().chain(promoted.keys()).cloned().collect());
     let carried = carry_out(context, set, std::mem::take(&mut plan.waves), &held, &mut outcome).await;
-    let targets: BTreeSet<ObjectKey> = canaries.iter().map(target_key).collect();
-    let workload = |key: &&ObjectKey| ["Deployment", "StatefulSet", "DaemonSet"].contains(&key.gvk.kind.as_str());
-    let changed = carried.changed.iter().filter(workload).filter(|key| !targets.contains(key));
+    let changed = carried.changed.iter().filter(|key| is_workload(key) && !targets.contains(key));
     outcome.workloads.extend(changed.cloned().collect::<BTreeSet<_>>());
+    outcome.workloads.extend(before_this_process.get(head).into_iter().flatten().cloned());
     outcome.workloads.sort();
     outcome.workloads.dedup();
-    let before = context.head();
+    let mut before = HeadOutcome::clone(&context.head());
+    if before.sha.is_none() {
+        before.before = open_before(context, &view, before_this_process);
+    }
     if before.sha.as_ref() == Some(head) {
         outcome.before.clone_from(&before.before);
         outcome.replaced.clone_from(&before.replaced);
@@ -218,6 +223,37 @@ async fn live_objects(
         live.insert(key, object);
     }
     live
+}
+
+fn is_workload(key: &ObjectKey) -> bool {
+    ["Deployment", "StatefulSet", "DaemonSet"].contains(&key.gvk.kind.as_str())
+}
+
+/// Workloads that are no targets, by the commit that changed them last, as they say themselves: the process that applied it may have ended.
+fn brought_in(
+    live: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
+    targets: &BTreeSet<ObjectKey>,
+) -> BTreeMap<Sha, Vec<ObjectKey>> {
+    let mut brought: BTreeMap<Sha, Vec<ObjectKey>> = BTreeMap::new();
+    for (key, object) in live.iter().filter(|(key, _)| is_workload(key) && !targets.contains(key)) {
+        if let Some(commit) = object.as_ref().and_then(|object| object.annotation(COMMIT_ANNOTATION)) {
+            brought.entry(Sha(commit.to_owned())).or_default().push(key.clone());
+        }
+    }
+    brought
+}
+
+/// The commits whose roll-ups an earlier process left open, and what is left of what they changed.
+fn open_before(context: &SourceContext, view: &State, mut brought: BTreeMap<Sha, Vec<ObjectKey>>) -> Vec<PastHead> {
+    let own = rollup_context(&context.cluster_name);
+    let open = view.ledger.posted.iter().filter(|posted| posted.status.context == own && !posted.is_terminal());
+    let now = context.ports.clock.now();
+    open.filter_map(|posted| {
+        let sha = posted.status.sha.clone();
+        let workloads = brought.remove(&sha)?;
+        Some(PastHead { sha, workloads, at: Some(now) })
+    })
+    .collect()
 }
 
 /// What came of carrying out a plan.
