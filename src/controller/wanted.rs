@@ -56,12 +56,12 @@ struct Told {
 /// All statuses as they should be, of all sources of one repository. `None` while the cluster cannot be read.
 pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
     let mut states: Vec<Told> = Vec::new();
-    for (source, Seen { context, head, view }) in sources.iter().enumerate() {
+    for (source, Seen { context, view, .. }) in sources.iter().enumerate() {
         let reverts = context.reverts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         for (key, record) in &view.ledger.canaries {
             let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
             let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
-            let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts, head);
+            let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts);
             states.extend(told.into_iter().map(|(sha, (state, attempt))| Told {
                 source,
                 key: key.clone(),
@@ -111,7 +111,6 @@ fn canary_states(
     record: &Record,
     canary: Option<&CanaryView>,
     reverts: &BTreeMap<String, Revert>,
-    head: &HeadOutcome,
 ) -> BTreeMap<Sha, (CanaryState, u32)> {
     let mut told = ends(ledger, key, record);
     told.extend(condemnations(ledger, key, record, reverts));
@@ -138,10 +137,10 @@ fn canary_states(
     if let (Some(applied), None) = (&record.applied, &record.run)
         && let Some(condemned) = ledger.condemned(key, &applied.digest, Some(&applied.live))
     {
-        let brought_back = !condemned.commits.contains(&applied.commit) && head.sha.as_ref() == Some(&applied.commit);
-        if brought_back && condemned.at < head.at.unwrap_or(Timestamp::MIN) {
-            states.push((applied.commit.clone(), CanaryState::StillCondemned, attempt_of(ledger, key, condemned)));
-        }
+        // The head that it was applied from may be another commit, and have nothing to do with it.
+        let again = applied.guilty.first().filter(|sha| !condemned.commits.contains(sha));
+        let attempt = attempt_of(ledger, key, condemned);
+        states.extend(again.map(|sha| (sha.clone(), CanaryState::StillCondemned, attempt)));
     }
     in_force(states)
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::Digest;
 use crate::ports::CommitStatus;
-use crate::release::{Cause, Condemnation, Promoted, Run, verdict_id};
+use crate::release::{Applied, Cause, Condemnation, Promoted, Run, verdict_id};
 use crate::report::{StatusRecord, record_yaml, to_post};
 
 fn at(seconds: i64) -> Timestamp {
@@ -62,8 +62,7 @@ fn retry(ledger: &mut Ledger, token: &str, second: i64) {
 
 /// What a commit is to be told.
 fn told(ledger: &Ledger, name: &str) -> Option<Want> {
-    let states =
-        canary_states(ledger, &web(), &ledger.canaries[&web()], None, &BTreeMap::new(), &HeadOutcome::default());
+    let states = canary_states(ledger, &web(), &ledger.canaries[&web()], None, &BTreeMap::new());
     let (state, attempt) = states.get(&sha(name))?;
     Some(canary_status("prod", &web(), &sha(name), state, *attempt, 1, None))
 }
@@ -195,4 +194,30 @@ fn a_memory_without_cases_says_what_it_said() {
     }
     assert_eq!(text(&trimmed, "b").as_deref(), Some("attempt 2: rolled back at weight 20: 87 < 99"));
     assert!(told(&trimmed, "b").is_some_and(|want| want.yields));
+}
+
+#[test]
+fn the_commit_that_brings_a_condemned_version_back_is_told_so() {
+    let mut ledger = failed(Cause::Metric);
+    let apply = |ledger: &mut Ledger, head: &str, guilty: &[&str]| {
+        let live = digest("live-b");
+        let guilty = guilty.iter().map(|name| sha(name)).collect();
+        let (digest, template) = (digest("b"), digest("template-b"));
+        ledger.applied(&web(), Applied { digest, template, live, commit: sha(head), guilty });
+    };
+    // Somebody changed it by hand: it is applied again from a head that has nothing to do with it.
+    apply(&mut ledger, "b", &["b"]);
+    apply(&mut ledger, "f", &[]);
+    assert_eq!(
+        (post(&mut ledger, "f"), told(&ledger, "b").map(|want| want.status.state)),
+        (String::new(), Some(CommitState::Failure))
+    );
+    // The revert was reverted, and something else came in the same push.
+    apply(&mut ledger, "c", &["e"]);
+    let words = "Failure: condemned version, not released; to try again: serin retry shop/web";
+    assert_eq!(post(&mut ledger, "e"), words);
+    assert_eq!(post(&mut ledger, "c"), "");
+    // It holds when another head is applied again.
+    apply(&mut ledger, "f", &[]);
+    assert!(told(&ledger, "e").is_some() && told(&ledger, "f").is_none());
 }
