@@ -1,5 +1,6 @@
 //! The writer of commit statuses: what should be posted follows from the ledger and the Canaries; what was posted last
-//! stands in the ledger; the difference is posted, one at a time, paced. A forge that is down loses nothing.
+//! stands in the ledger; the difference is posted, one at a time, paced. A forge that is down, or that does not let us in,
+//! loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -149,6 +150,11 @@ struct Known {
     waiting: bool,
     /// Whether nothing that statuses are made of has changed since then.
     fresh: bool,
+    /// Commits about which the forge did not let us say anything, and when each is tried again. Meanwhile others are: that
+    /// one commit is not found there must not silence the rest.
+    denied: BTreeMap<Sha, Timestamp>,
+    /// Whether the log says that the forge does not let us in.
+    shut_out: bool,
 }
 
 async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut Known) -> Posting {
@@ -161,13 +167,17 @@ async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut
         if known.since.is_some() {
             return write_down(sources, known).await;
         }
-        return Posting::Idle(known.waiting.then_some(RETRY.saturating_mul(3)));
+        return Posting::Idle(next_look(known, clock.now()));
     };
     // After a restart: what was posted and not recorded before the end must not be posted twice.
     if !known.read.contains_key(&want.status.sha) {
         match timeout(clock, ANSWER, forge.statuses(&want.status.sha)).await {
             Ok(Ok(found)) => {
                 known.read.insert(want.status.sha.clone(), found);
+            }
+            // A token may have the right to write only: then nothing is known, and the answer to what we write counts.
+            Ok(Err(ForgeError::Permanent(_) | ForgeError::Denied(_))) => {
+                known.read.insert(want.status.sha.clone(), Vec::new());
             }
             Ok(Err(error)) => return failed(sources, known, (&want, source), error).await,
             Err(late) => {
@@ -187,6 +197,10 @@ async fn post_one(sources: &[Arc<SourceContext>], forge: &dyn Forge, known: &mut
     match timeout(clock, ANSWER, forge.set_status(&want.status)).await {
         Ok(Ok(())) => {
             context.ports.telemetry.status_posted("posted");
+            known.denied.remove(&want.status.sha);
+            if std::mem::take(&mut known.shut_out) {
+                tracing::info!(repository = context.source.settings.repository, "the forge takes statuses again");
+            }
             record(sources, known, want, source).await
         }
         Ok(Err(error)) => failed(sources, known, (&want, source), error).await,
@@ -206,6 +220,7 @@ async fn look(sources: &[Arc<SourceContext>], known: &mut Known) -> bool {
     known.wanted = wanted.iter().map(|wanted| wanted.want.status.sha.clone()).collect();
     let shas = &known.wanted;
     known.read.retain(|sha, _| shas.contains(sha));
+    known.denied.retain(|sha, _| shas.contains(sha));
     let unrecorded = known.unrecorded.values().map(|(_, posted)| posted);
     let mut posted: Vec<Posted> =
         seen.iter().flat_map(|seen| &seen.view.ledger.posted).chain(unrecorded).cloned().collect();
@@ -216,11 +231,21 @@ async fn look(sources: &[Arc<SourceContext>], known: &mut Known) -> bool {
     let owners: BTreeMap<(Sha, String), usize> =
         wanted.iter().map(|wanted| (place(&wanted.want), wanted.source)).collect();
     let wants: Vec<Want> = wanted.into_iter().map(|wanted| wanted.want).collect();
-    let due = to_post(&wants, &posted).into_iter();
+    let now = sources.first().map_or(Timestamp::MIN, |context| context.ports.clock.now());
+    let may_try = |want: &Want| known.denied.get(&want.status.sha).is_none_or(|again| *again <= now);
+    let due = to_post(&wants, &posted).into_iter().filter(may_try);
     known.queue =
         due.map(|want| Wanted { source: owners.get(&place(&want)).copied().unwrap_or_default(), want }).collect();
     known.fresh = true;
     true
+}
+
+/// When to look again though nothing changes: a pending status may change as time passes, and what the forge denied is
+/// tried again.
+fn next_look(known: &Known, now: Timestamp) -> Option<Duration> {
+    let again = known.denied.values().min().map(|again| Duration::try_from(again.duration_since(now)).unwrap_or(PACE));
+    let waiting = known.waiting.then_some(RETRY.saturating_mul(3));
+    again.into_iter().chain(waiting).min()
 }
 
 /// Takes note of what was posted; the ledger follows when nothing more is to be posted, or after a while.
@@ -296,6 +321,23 @@ async fn failed(
             context.ports.telemetry.status_posted("later");
             tracing::warn!(commit = want.status.sha.short(), message, "the forge did not take a status; trying again");
             Posting::Failed(retry_after)
+        }
+        ForgeError::Denied(message) => {
+            context.ports.telemetry.status_posted("denied");
+            let sha = &want.status.sha;
+            known.read.remove(sha);
+            let again = context.ports.clock.now().checked_add(LONGEST).unwrap_or(Timestamp::MAX);
+            let is_news = known.denied.insert(sha.clone(), again).is_none();
+            if is_news && !std::mem::replace(&mut known.shut_out, true) {
+                let repository = context.source.settings.repository.as_str();
+                tracing::error!(
+                    repository,
+                    message,
+                    "the forge does not let serin post statuses: check the token (`forge.tokenFrom`: not expired, allowed to \
+                     set commit statuses) and `forge.repository`; nothing is lost, they are tried again"
+                );
+            }
+            Posting::Failed(None)
         }
         ForgeError::Permanent(message) => {
             context.ports.telemetry.status_posted("refused");

@@ -99,6 +99,7 @@ fn shorten(context: &str) -> String {
 enum Verdict {
     Taken,
     Refused,
+    Denied,
     Later(Option<Duration>),
 }
 
@@ -118,6 +119,7 @@ impl Answer {
         match self.verdict(now) {
             Verdict::Taken => Ok(self.body),
             Verdict::Refused => Err(ForgeError::Permanent(words(token, doing, &self.text()))),
+            Verdict::Denied => Err(ForgeError::Denied(words(token, doing, &self.text()))),
             Verdict::Later(retry_after) => {
                 Err(ForgeError::Later { message: words(token, doing, &self.text()), retry_after })
             }
@@ -130,13 +132,14 @@ impl Answer {
             StatusCode::FORBIDDEN => match (self.asked_pause(now), self.speaks_of_a_limit()) {
                 (Some(pause), _) => Verdict::Later(Some(pause)),
                 (None, true) => Verdict::Later(Some(UNTOLD_PAUSE)),
-                (None, false) => Verdict::Refused,
+                (None, false) => Verdict::Denied,
             },
             StatusCode::TOO_MANY_REQUESTS => Verdict::Later(Some(self.asked_pause(now).unwrap_or(UNTOLD_PAUSE))),
             StatusCode::REQUEST_TIMEOUT => Verdict::Later(None),
             status if status.is_server_error() => Verdict::Later(self.asked_pause(now)),
-            // 400, 401, 404, 422 and the rest, a redirect of a renamed repository among them: a person must act.
-            _ => Verdict::Refused,
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Verdict::Refused,
+            // 401, 404 and the rest, a redirect of a renamed repository among them: a person must act.
+            _ => Verdict::Denied,
         }
     }
 
@@ -192,12 +195,14 @@ mod tests {
         let seconds = |seconds| Verdict::Later(Some(Duration::from_secs(seconds)));
         for (status, headers, body, want) in [
             (201, &[][..], "", Verdict::Taken),
-            (401, &[], "", Verdict::Refused),
-            (404, &[], "", Verdict::Refused),
+            (400, &[], "", Verdict::Refused),
+            (401, &[], "", Verdict::Denied),
+            (404, &[], "", Verdict::Denied),
+            (410, &[], "", Verdict::Denied),
             (422, &[], "This SHA and context has reached the maximum number of statuses.", Verdict::Refused),
-            (301, &[], "", Verdict::Refused),
-            (403, &[], "Resource not accessible by integration", Verdict::Refused),
-            (403, &[("x-ratelimit-remaining", "17")], "Must have push access", Verdict::Refused),
+            (301, &[], "", Verdict::Denied),
+            (403, &[], "Resource not accessible by integration", Verdict::Denied),
+            (403, &[("x-ratelimit-remaining", "17")], "Must have push access", Verdict::Denied),
             (403, &[("retry-after", "30")], "", seconds(30)),
             (403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1120")], "", seconds(120)),
             (403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "900")], "", seconds(1)),

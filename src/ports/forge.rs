@@ -40,9 +40,13 @@ pub struct CommitStatus {
 /// Why a forge did not take a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ForgeError {
-    /// It will not take it later either (401, 404, 422 …).
+    /// It will not take this one later either (400, 422).
     #[error("{0}")]
     Permanent(String),
+    /// It does not let us in, whatever we ask: the token has expired or lacks a right, the repository has moved or is gone
+    /// (401, 403, 404, a redirect). A person can put that right, and then it takes this one, too.
+    #[error("{0}")]
+    Denied(String),
     /// It may take it later, not before the given time has passed.
     #[error("{message}")]
     Later {

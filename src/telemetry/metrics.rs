@@ -193,7 +193,7 @@ impl Telemetry {
         self.pushes.get_or_create(&labels).inc();
     }
 
-    /// `serin_statuses_posted_total`: `posted`, `later` or `refused`.
+    /// `serin_statuses_posted_total`: `posted`, `later`, `denied` (the token or the repository is wrong) or `refused`.
     pub fn status_posted(&self, result: &str) {
         self.statuses.get_or_create(&labels([("result", result)])).inc();
     }

@@ -71,16 +71,28 @@ async fn what_is_too_long_for_github_is_shortened() {
     assert!(body.get("target_url").is_none());
 }
 
+/// What an answer should be taken for.
+#[derive(Debug)]
+enum Want {
+    Permanent,
+    Denied,
+    Later(Option<Duration>),
+}
+
 #[tokio::test]
-async fn refusals_are_permanent_and_limits_are_not_and_nothing_is_repeated() {
+async fn answers_are_told_apart_and_nothing_is_repeated() {
     let message = |code: u16, text: &str| ResponseTemplate::new(code).set_body_json(json!({"message": text}));
-    let later = |seconds: u64| Some(Some(Duration::from_secs(seconds)));
+    let later = |seconds: u64| Want::Later(Some(Duration::from_secs(seconds)));
     for (response, want) in [
-        (message(401, "Bad credentials"), None),
-        (message(404, "Not Found"), None),
-        (message(403, "Resource not accessible by personal access token"), None),
-        (message(422, "Validation Failed"), None),
-        (message(301, "Moved Permanently").insert_header("location", "https://api.github.com/repositories/1"), None),
+        (message(401, "Bad credentials"), Want::Denied),
+        (message(404, "Not Found"), Want::Denied),
+        (message(403, "Resource not accessible by personal access token"), Want::Denied),
+        (message(400, "Problems parsing JSON"), Want::Permanent),
+        (message(422, "Validation Failed"), Want::Permanent),
+        (
+            message(301, "Moved Permanently").insert_header("location", "https://api.github.com/repositories/1"),
+            Want::Denied,
+        ),
         (message(403, "slow down").insert_header("retry-after", "33"), later(33)),
         (
             message(403, "API rate limit exceeded")
@@ -90,16 +102,16 @@ async fn refusals_are_permanent_and_limits_are_not_and_nothing_is_repeated() {
         ),
         (message(403, "You have exceeded a secondary rate limit. Please wait."), later(60)),
         (message(429, "Too many requests"), later(60)),
-        (message(500, "Server Error"), Some(None)),
-        (ResponseTemplate::new(502).set_body_string("<html>unicorn</html>"), Some(None)),
+        (message(500, "Server Error"), Want::Later(None)),
+        (ResponseTemplate::new(502).set_body_string("<html>unicorn</html>"), Want::Later(None)),
     ] {
         let (result, requests) = post(response).await;
         assert_eq!(requests, 1);
         match (result.expect_err("a failure"), want) {
-            (ForgeError::Permanent(text), None) => {
+            (ForgeError::Permanent(text), Want::Permanent) | (ForgeError::Denied(text), Want::Denied) => {
                 assert!(text.starts_with("posting status serin/prod/shop/web on 0123456: "), "{text}");
             }
-            (ForgeError::Later { retry_after, .. }, Some(want)) => assert_eq!(retry_after, want),
+            (ForgeError::Later { retry_after, .. }, Want::Later(want)) => assert_eq!(retry_after, want),
             (error, want) => panic!("{error:?} instead of {want:?}"),
         }
     }

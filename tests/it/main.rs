@@ -9,6 +9,7 @@ mod cli;
 mod cluster;
 mod cost;
 mod demo;
+mod denied;
 mod fidelity;
 mod forge;
 mod git;

@@ -10,7 +10,7 @@ use serin::ports::{CommitState, CommitStatus, Forge as _, ForgeError};
 use wiremock::matchers::{body_json, header, method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{TOKEN, status};
+use super::{TOKEN, Want, status};
 use crate::metrics::StillClock;
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -105,27 +105,28 @@ async fn a_commit_without_statuses_has_none() {
 }
 
 #[tokio::test]
-async fn refusals_are_permanent_and_the_rest_is_not_and_nothing_is_repeated() {
+async fn answers_are_told_apart_and_nothing_is_repeated() {
     let message = |code: u16, text: &str| {
         ResponseTemplate::new(code).set_body_json(json!({"message": text, "url": "http://h/api/swagger"}))
     };
     for (response, want) in [
-        (message(401, "invalid username, password or token"), None),
-        (message(403, "token does not have at least one of required scope(s): [write:repository]"), None),
-        (message(404, "The target couldn't be found."), None),
-        (message(307, "").insert_header("location", "/api/v1/repos/acme/renamed"), None),
-        (message(429, "slow down").insert_header("retry-after", "7"), Some(Some(Duration::from_secs(7)))),
-        (message(500, ""), Some(None)),
-        (ResponseTemplate::new(502).set_body_string("bad gateway"), Some(None)),
+        (message(401, "invalid username, password or token"), Want::Denied),
+        (message(403, "token does not have at least one of required scope(s): [write:repository]"), Want::Denied),
+        (message(404, "The target couldn't be found."), Want::Denied),
+        (message(422, "context cannot be empty"), Want::Permanent),
+        (message(307, "").insert_header("location", "/api/v1/repos/acme/renamed"), Want::Denied),
+        (message(429, "slow down").insert_header("retry-after", "7"), Want::Later(Some(Duration::from_secs(7)))),
+        (message(500, ""), Want::Later(None)),
+        (ResponseTemplate::new(502).set_body_string("bad gateway"), Want::Later(None)),
     ] {
         let server = MockServer::start().await;
         Mock::given(method("POST")).respond_with(response).expect(1).mount(&server).await;
         let error = forge(&server, StillClock::default()).set_status(&status()).await.expect_err("a failure");
         match (&error, want) {
-            (ForgeError::Permanent(text), None) => {
+            (ForgeError::Permanent(text), Want::Permanent) | (ForgeError::Denied(text), Want::Denied) => {
                 assert!(text.starts_with("posting status serin/prod/shop/web on 0123456: "), "{text}");
             }
-            (ForgeError::Later { retry_after, .. }, Some(want)) => assert_eq!(*retry_after, want),
+            (ForgeError::Later { retry_after, .. }, Want::Later(want)) => assert_eq!(*retry_after, want),
             (error, want) => panic!("{error:?} instead of {want:?}"),
         }
     }
@@ -142,7 +143,7 @@ async fn the_words_of_a_refusal_are_passed_on() {
         let server = MockServer::start().await;
         Mock::given(method("GET")).respond_with(ResponseTemplate::new(404).set_body_json(body)).mount(&server).await;
         let error = forge(&server, StillClock::default()).statuses(&status().sha).await.expect_err("a failure");
-        assert!(matches!(&error, ForgeError::Permanent(text) if *text == want), "{error}");
+        assert!(matches!(&error, ForgeError::Denied(text) if *text == want), "{error}");
     }
 }
 
