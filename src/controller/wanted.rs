@@ -62,7 +62,7 @@ pub(super) async fn wanted(sources: &[Seen<'_>]) -> Option<Vec<Wanted>> {
             let canary = context.ports.cluster.get(&key.object_key()).await.ok()?;
             let canary = canary.and_then(|object| CanaryView::from_object(&object).ok());
             let told = canary_states(&view.ledger, key, record, canary.as_ref(), &reverts);
-            states.extend(told.into_iter().map(|(sha, (state, attempt))| Told {
+            states.extend(told.into_iter().map(|(sha, state, attempt)| Told {
                 source,
                 key: key.clone(),
                 sha,
@@ -111,7 +111,7 @@ fn canary_states(
     record: &Record,
     canary: Option<&CanaryView>,
     reverts: &BTreeMap<String, Revert>,
-) -> BTreeMap<Sha, (CanaryState, u32)> {
+) -> Vec<(Sha, CanaryState, u32)> {
     let mut told = ends(ledger, key, record);
     told.extend(condemnations(ledger, key, record, reverts));
     told.sort_by_key(|(at, ..)| *at);

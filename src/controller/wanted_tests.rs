@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::domain::Digest;
-use crate::ports::CommitStatus;
 use crate::release::{Applied, Cause, Condemnation, Promoted, Run, verdict_id};
 use crate::report::{StatusRecord, record_yaml, to_post};
 
@@ -63,7 +62,7 @@ fn retry(ledger: &mut Ledger, token: &str, second: i64) {
 /// What a commit is to be told.
 fn told(ledger: &Ledger, name: &str) -> Option<Want> {
     let states = canary_states(ledger, &web(), &ledger.canaries[&web()], None, &BTreeMap::new());
-    let (state, attempt) = states.get(&sha(name))?;
+    let (_, state, attempt) = states.iter().find(|(of, ..)| *of == sha(name))?;
     Some(canary_status("prod", &web(), &sha(name), state, *attempt, 1, None))
 }
 

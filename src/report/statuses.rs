@@ -369,23 +369,23 @@ pub fn to_post(wanted: &[Want], posted: &[Posted]) -> Vec<Want> {
     wanted.iter().enumerate().filter(due).map(|(_, want)| want.clone()).collect()
 }
 
-/// What is in force on each commit after all that it was told, oldest first: a verdict stays until another attempt
-/// begins, only its words may change. An attempt that was counted is not taken back by a release that includes the commit.
-pub fn in_force(told: impl IntoIterator<Item = (Sha, CanaryState, u32)>) -> BTreeMap<Sha, (CanaryState, u32)> {
-    let mut states: BTreeMap<Sha, (CanaryState, u32)> = BTreeMap::new();
+/// What is in force on each commit after all that it was told, oldest first, in the order of its last change: a verdict stays
+/// until another attempt begins, only its words may change. An attempt that was counted is not taken back by a release that
+/// includes the commit.
+pub fn in_force(told: impl IntoIterator<Item = (Sha, CanaryState, u32)>) -> Vec<(Sha, CanaryState, u32)> {
+    let mut states: Vec<(Sha, CanaryState, u32)> = Vec::new();
     for (sha, state, attempt) in told {
-        let tried = match states.get(&sha) {
-            Some((old, tried)) => {
-                let old = old.commit_state();
-                let is_verdict = matches!(old, CommitState::Success | CommitState::Failure);
-                if attempt <= *tried && is_verdict && old != state.commit_state() {
-                    continue;
-                }
-                *tried
-            }
-            None => attempt,
+        let Some(at) = states.iter().position(|(of, ..)| *of == sha) else {
+            states.push((sha, state, attempt));
+            continue;
         };
-        states.insert(sha, (state, attempt.max(tried)));
+        let (_, old, tried) = &states[at];
+        let (old, tried) = (old.commit_state(), *tried);
+        let is_verdict = matches!(old, CommitState::Success | CommitState::Failure);
+        if attempt > tried || !is_verdict || old == state.commit_state() {
+            states.remove(at);
+            states.push((sha, state, attempt.max(tried)));
+        }
     }
     states
 }
