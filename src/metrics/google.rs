@@ -11,12 +11,14 @@ use serde_json::json;
 use url::form_urlencoded::Serializer;
 
 use super::Environment;
-use super::request::{Ask, http_url};
+use super::request::{Ask, Whose, http_url};
 
 /// What is asked for.
 const SCOPE: &str = "https://www.googleapis.com/auth/monitoring.read";
 /// How long the proof of identity is good, in seconds: it is used at once.
 const LIFE: i64 = 300;
+/// The key of the Secret that holds a service account's.
+const SECRET_KEY: &str = "serviceAccountKey";
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
 /// A token and the project that it is for.
@@ -42,10 +44,15 @@ struct Token {
     access_token: String,
 }
 
+/// Whose access it is: the template's when its Secret has a key, else this machine's.
+pub(super) fn whose(ask: &Ask<'_>) -> Whose {
+    if ask.optional_secret(SECRET_KEY).is_some() { Whose::Template } else { Whose::Machine }
+}
+
 /// Access by the Secret's `serviceAccountKey`, else as this machine.
 pub(super) async fn access(ask: &Ask<'_>, environment: &Environment) -> Result<Access, String> {
     let project = ask.optional_secret("project").map(|project| project.trim().to_owned());
-    let Some(key) = ask.optional_secret("serviceAccountKey") else {
+    let Some(key) = ask.optional_secret(SECRET_KEY) else {
         return machine(ask, environment, project).await;
     };
     // The error would repeat a part of the key.

@@ -19,6 +19,15 @@ const BODY_LIMIT: usize = 1 << 20;
 /// How many windows back providers look that do not know the window from the query, as Flagger has it.
 const WINDOWS: u32 = 10;
 
+/// Whose credentials a cloud is asked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The template's, of its Secret.
+    Template,
+    /// This daemon's own, of the machine that it runs on.
+    Machine,
+}
+
 /// One query on its way.
 pub(super) struct Ask<'a> {
     pub(super) clock: &'a dyn Clock,
@@ -57,6 +66,25 @@ impl Ask<'_> {
         let path = format!("{}{path}", url.path().trim_end_matches('/'));
         url.set_path(&path);
         Ok(url)
+    }
+
+    /// A cloud's site: the operator's, by a variable of the environment, else the vendor's. Credentials of this machine go
+    /// there only: a template could name any host for them (Flagger's clouds read no address at all).
+    pub(super) fn site(&self, operators: Option<String>, vendors: &str, whose: Whose) -> Result<String, String> {
+        let site = operators.filter(|site| !site.is_empty()).unwrap_or_else(|| vendors.to_owned());
+        let same = |own: &str| own.trim_end_matches('/') == site.trim_end_matches('/');
+        match (self.query.address.as_str(), whose) {
+            ("", _) => Ok(site),
+            (own, Whose::Machine) if !same(own) => Err(format!(
+                "the daemon's own credentials go to {site} only: for another address the template needs a Secret with others"
+            )),
+            (own, _) => Ok(own.to_owned()),
+        }
+    }
+
+    /// A client for a URL of [`Self::site`]. Credentials of this machine go to nobody unverified.
+    pub(super) fn site_client(&self, url: &Url, whose: Whose) -> Result<reqwest::Client, String> {
+        self.clients.get(url, self.query.insecure_skip_verify && whose == Whose::Template)
     }
 
     /// A client for a URL.

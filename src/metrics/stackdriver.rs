@@ -1,16 +1,18 @@
 //! Google Cloud Monitoring: `projects.timeSeries.query` of API v3, with MQL.
 
 use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::request::{Ask, judge, no_data, sensitive, several};
+use super::request::{Ask, Whose, judge, no_data, sensitive, several};
 use super::{Environment, google};
 use crate::ports::Reading;
 
 const SITE: &str = "https://monitoring.googleapis.com";
+/// Where the operator has another site, as Google's own command line has it (`gcloud topic configurations`).
+const SITE_VARIABLE: &str = "CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,12 +47,19 @@ pub(super) async fn probe(ask: &Ask<'_>, environment: &Environment) -> Result<()
 }
 
 async fn request(ask: &Ask<'_>, environment: &Environment, query: &str) -> Result<RequestBuilder, String> {
+    let whose = google::whose(ask);
+    let site = ask.site(environment(SITE_VARIABLE), SITE, whose)?;
     let access = google::access(ask, environment).await?;
-    let url = ask.endpoint(Some(SITE), &format!("/v3/projects/{}/timeSeries:query", access.project))?;
+    let url = ask.endpoint(Some(&site), &format!("/v3/projects/{}/timeSeries:query", access.project))?;
+    let mut headers = ask.headers()?;
+    if whose == Whose::Machine {
+        // A front end with many hosts behind it would hand the token to the one that is named here.
+        headers.remove(HOST);
+    }
     Ok(ask
-        .client(&url)?
+        .site_client(&url, whose)?
         .post(url)
-        .headers(ask.headers()?)
+        .headers(headers)
         .header(AUTHORIZATION, sensitive(&format!("Bearer {}", access.token))?)
         .json(&json!({"query": query})))
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::super::Environment;
-use super::super::request::{Ask, http_url, sensitive};
+use super::super::request::{Ask, Whose, http_url, sensitive};
 use super::{LocalName as _, domain};
 
 /// An access key.
@@ -35,9 +35,17 @@ impl From<Answer> for Credentials {
     }
 }
 
+/// The key of the Secret that holds an access key's id.
+const SECRET_KEY: &str = "aws_access_key_id";
+
+/// Whose credentials [`find`] finds: the template's when its Secret has a key, else this machine's.
+pub(super) fn whose(ask: &Ask<'_>) -> Whose {
+    if ask.optional_secret(SECRET_KEY).is_some() { Whose::Template } else { Whose::Machine }
+}
+
 /// The first that there are.
 pub(super) async fn find(ask: &Ask<'_>, environment: &Environment, region: &str) -> Result<Credentials, String> {
-    if let Some(id) = ask.optional_secret("aws_access_key_id") {
+    if let Some(id) = ask.optional_secret(SECRET_KEY) {
         let secret = ask.secret("aws_secret_access_key")?.to_owned();
         let token = ask.optional_secret("aws_session_token").map(str::to_owned);
         return Ok(Credentials { id: id.to_owned(), secret, token });

@@ -33,13 +33,12 @@ pub(super) async fn ask(ask: &Ask<'_>, environment: &Environment) -> Result<Read
 async fn send(ask: &Ask<'_>, environment: &Environment, queries: &Value) -> Result<String, String> {
     let region = ask.query.region.as_deref().map(str::trim).filter(|region| is_region(region));
     let region = region.ok_or("the cloudwatch template has no `region`, or none such as eu-west-1")?;
+    let (whose, vendors) = (credentials::whose(ask), format!("https://monitoring.{region}.{}", domain(region)));
+    let url = http_url(&ask.site(environment("AWS_ENDPOINT_URL_CLOUDWATCH"), &vendors, whose)?)?;
     let credentials = credentials::find(ask, environment, region).await?;
     let body = form(ask.period(), queries);
-    let own = Some(ask.query.address.clone()).filter(|address| !address.is_empty());
-    let endpoint = own.or_else(|| environment("AWS_ENDPOINT_URL_CLOUDWATCH"));
-    let url = http_url(&endpoint.unwrap_or_else(|| format!("https://monitoring.{region}.{}", domain(region))))?;
     let signed = signature::sign(&credentials, region, "monitoring", &url, &body, ask.clock.now());
-    let mut request = ask.client(&url)?.post(url).header(CONTENT_TYPE, signature::FORM).body(body);
+    let mut request = ask.site_client(&url, whose)?.post(url).header(CONTENT_TYPE, signature::FORM).body(body);
     for (name, value) in signed {
         request = request.header(name, sensitive(&value)?);
     }

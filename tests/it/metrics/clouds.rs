@@ -19,11 +19,15 @@ use super::providers::query;
 /// A key that guards nothing: made for these tests.
 const KEY: &str = include_str!("../../fixtures/rsa-for-tests.pem");
 
-async fn ask(query: MetricQuery, environment: &[(&str, &str)]) -> Reading {
+fn metrics(environment: &[(&str, &str)]) -> Metrics {
     let environment: HashMap<String, String> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let look = move |name: &str| environment.get(name).cloned();
-    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(look)).query(query).await
+    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(look))
+}
+
+async fn ask(query: MetricQuery, environment: &[(&str, &str)]) -> Reading {
+    metrics(environment).query(query).await
 }
 
 #[tokio::test]
@@ -106,6 +110,12 @@ impl wiremock::Match for Signed {
     }
 }
 
+/// Asks CloudWatch at the operator's address, as this machine.
+async fn ask_as_machine(server: &MockServer, environment: &[(&str, &str)]) -> Reading {
+    let uri = server.uri();
+    ask(without_keys(""), &[environment, &[("AWS_ENDPOINT_URL_CLOUDWATCH", &uri)]].concat()).await
+}
+
 fn without_keys(address: &str) -> MetricQuery {
     let mut query = query("cloudwatch", address);
     query.secret.clear();
@@ -113,10 +123,59 @@ fn without_keys(address: &str) -> MetricQuery {
 }
 
 #[tokio::test]
+async fn credentials_of_the_machine_go_nowhere_that_a_template_names() {
+    let (machine, stranger) = (MockServer::start().await, MockServer::start().await);
+    Mock::given(path("/computeMetadata/v1/instance/service-accounts/default/token"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({"access_token": "of-the-machine"})))
+        .mount(&machine)
+        .await;
+    let metadata = machine.address().to_string();
+    let google = [("GCE_METADATA_HOST", metadata.as_str())];
+    let aws = [("AWS_ACCESS_KEY_ID", "ID1"), ("AWS_SECRET_ACCESS_KEY", "S"), ("AWS_SESSION_TOKEN", "T1")];
+    for (metrics, provider) in [(metrics(&google), "stackdriver"), (metrics(&aws), "cloudwatch")] {
+        let mut query = query(provider, &stranger.uri());
+        query.secret.retain(|key, _| key == "project");
+        let reading = metrics.query(query.clone()).await;
+        assert!(
+            matches!(&reading, Reading::ProviderError(words) if words.contains("own credentials")),
+            "{provider}: {reading:?}"
+        );
+        let probed = metrics.probe(query).await;
+        assert!(probed.as_ref().is_err_and(|words| words.contains("own credentials")), "{provider}: {probed:?}");
+    }
+    assert_eq!(stranger.received_requests().await.expect("requests").len(), 0);
+    assert_eq!(machine.received_requests().await.expect("requests").len(), 0, "a token was made for nothing");
+}
+
+#[tokio::test]
+async fn a_token_of_the_machine_is_for_the_host_that_it_is_sent_to() {
+    let server = MockServer::start().await;
+    Mock::given(path("/computeMetadata/v1/instance/service-accounts/default/token"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({"access_token": "of-the-machine"})))
+        .mount(&server)
+        .await;
+    Mock::given(path("/v3/projects/shop-1/timeSeries:query"))
+        .and(header("host", server.address().to_string().as_str()))
+        .and(header("x-team", "shop"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({})))
+        .mount(&server)
+        .await;
+    let (metadata, site) = (server.address().to_string(), format!("{}/", server.uri()));
+    let environment = [("GCE_METADATA_HOST", metadata.as_str()), ("CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING", &site)];
+    // A front end that serves many hosts would hand it to another one.
+    for address in ["", &server.uri()] {
+        let mut query = query("stackdriver", address);
+        query.headers.insert("Host".to_owned(), vec!["elsewhere.example".to_owned()]);
+        let reading = ask(query, &environment).await;
+        assert!(matches!(reading, Reading::NoData(_)), "{reading:?}");
+    }
+}
+
+#[tokio::test]
 async fn aws_keys_come_from_variables() {
     let server = cloudwatch("ID1", "T1").await;
     let environment = [("AWS_ACCESS_KEY_ID", "ID1"), ("AWS_SECRET_ACCESS_KEY", "S"), ("AWS_SESSION_TOKEN", "T1")];
-    assert_eq!(ask(without_keys(&server.uri()), &environment).await, Reading::Value(1.25));
+    assert_eq!(ask_as_machine(&server, &environment).await, Reading::Value(1.25));
 }
 
 #[tokio::test]
@@ -140,7 +199,7 @@ async fn aws_keys_come_from_a_web_identity() {
         ("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().expect("a path")),
         ("AWS_ENDPOINT_URL_STS", &sts),
     ];
-    assert_eq!(ask(without_keys(&server.uri()), &environment).await, Reading::Value(1.25));
+    assert_eq!(ask_as_machine(&server, &environment).await, Reading::Value(1.25));
 }
 
 #[tokio::test]
@@ -158,7 +217,7 @@ async fn aws_keys_come_from_the_pod_and_the_instance() {
     let pod = format!("{}/pod", server.uri());
     let environment =
         [("AWS_CONTAINER_CREDENTIALS_FULL_URI", pod.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod-token")];
-    assert_eq!(ask(without_keys(&server.uri()), &environment).await, Reading::Value(1.25));
+    assert_eq!(ask_as_machine(&server, &environment).await, Reading::Value(1.25));
 
     let server = cloudwatch("ID4", "T4").await;
     let text = |text: &str| ResponseTemplate::new(200).set_body_string(text);
@@ -169,9 +228,9 @@ async fn aws_keys_come_from_the_pod_and_the_instance() {
     known().and(path(format!("{roles}node-role"))).respond_with(keys("ID4", "T4")).mount(&server).await;
     let uri = server.uri();
     let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", uri.as_str())];
-    assert_eq!(ask(without_keys(&uri), &environment).await, Reading::Value(1.25));
+    assert_eq!(ask_as_machine(&server, &environment).await, Reading::Value(1.25));
 
-    let none = ask(without_keys(&uri), &[("AWS_EC2_METADATA_DISABLED", "true")]).await;
+    let none = ask(without_keys(""), &[("AWS_EC2_METADATA_DISABLED", "true")]).await;
     assert!(
         matches!(&none, Reading::ProviderError(words) if words.starts_with("there are no AWS credentials")),
         "{none:?}"

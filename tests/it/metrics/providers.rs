@@ -58,9 +58,18 @@ pub(super) fn query(provider: &str, address: &str) -> MetricQuery {
 
 /// Asks a provider whose server is given.
 async fn ask(server: &MockServer, query: MetricQuery) -> Reading {
-    let host = server.address().to_string();
-    let environment = move |name: &str| (name == "GCE_METADATA_HOST").then(|| host.clone());
-    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(environment)).query(query).await
+    metrics(server).query(query).await
+}
+
+/// The providers on a machine of Google's whose operator names the server.
+fn metrics(server: &MockServer) -> Metrics {
+    let (host, uri) = (server.address().to_string(), server.uri());
+    let environment = move |name: &str| match name {
+        "GCE_METADATA_HOST" => Some(host.clone()),
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING" => Some(uri.clone()),
+        _ => None,
+    };
+    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(environment))
 }
 
 /// A server that hands out tokens of the machine, as Google's does.
@@ -403,9 +412,7 @@ fn probed(provider: &str) -> (wiremock::MockBuilder, ResponseTemplate) {
 }
 
 async fn probe(server: &MockServer, query: MetricQuery) -> Result<(), String> {
-    let host = server.address().to_string();
-    let environment = move |name: &str| (name == "GCE_METADATA_HOST").then(|| host.clone());
-    Metrics::new(Arc::new(StillClock::default())).with_environment(Arc::new(environment)).probe(query).await
+    metrics(server).probe(query).await
 }
 
 #[tokio::test]
