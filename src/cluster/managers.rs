@@ -9,7 +9,7 @@ use crate::domain::{FieldManager, Object};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Drops what only costs memory: the field sets of other managers (their names stay where we might take over from
-/// them, the ownership of a workload's size, and whether Flagger wrote a Canary's status last), kubectl's copy of the object except on Services, whose selector is restored from it, and the content of Helm's
+/// them, the ownership of a workload's size, and whether Flagger wrote a Canary's status last), kubectl's copy of the object except where the object is restored from it, and the content of Helm's
 /// release Secrets, which are large, many, and nobody's business here.
 pub(super) fn prune(object: &mut Value) {
     if object.get("type").and_then(Value::as_str) == Some("helm.sh/release.v1")
@@ -17,7 +17,7 @@ pub(super) fn prune(object: &mut Value) {
     {
         fields.remove("data");
     }
-    let is_service = object.get("kind").and_then(Value::as_str) == Some("Service");
+    let restored = is_restored_from_copy(object);
     let is_canary = object.get("kind").and_then(Value::as_str) == Some("Canary");
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     if let Some(Value::Array(entries)) = metadata.get_mut("managedFields") {
@@ -50,9 +50,20 @@ pub(super) fn prune(object: &mut Value) {
         }
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
-        && !is_service
+        && !restored
     {
         annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// Whether an object gets back from kubectl's copy what another owner changed: the selector of a Service, the routes of a
+/// VirtualService that Flagger took over.
+fn is_restored_from_copy(object: &Value) -> bool {
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    match text("kind") {
+        "Service" => true,
+        "VirtualService" => text("apiVersion").starts_with("networking.istio.io/"),
+        _ => false,
     }
 }
 
@@ -90,8 +101,8 @@ pub(super) fn is_takeover(object: &Object, by: FieldManager) -> bool {
 /// longer has disappears with our first apply. `None` when there is nothing to move. `live` must be unpruned.
 ///
 /// Fields that the desired object leaves to somebody else although it could carry them stay with the predecessor:
-/// `spec.replicas` (autoscalers, the engine), a Service's selector and ports (the engine), and kubectl's own copy on a
-/// Service. Moving those would reset them.
+/// `spec.replicas` (autoscalers, the engine), a Service's selector and ports (the engine), and kubectl's own copy where the
+/// object is restored from it. Moving those would reset them.
 pub(super) fn takeover(live: &Value, desired: &Object, by: FieldManager) -> Option<Value> {
     let entries = live.pointer("/metadata/managedFields")?.as_array()?;
     if entries.iter().any(|entry| is_ours(entry, by)) || !entries.iter().any(|entry| is_predecessor(entry, by)) {
@@ -143,6 +154,8 @@ fn left_alone(desired: &Object) -> Vec<Vec<String>> {
     if desired.str("/kind") == "Service" {
         leave("/spec/selector", &["spec", "selector"]);
         leave("/spec/ports", &["spec", "ports"]);
+    }
+    if is_restored_from_copy(&desired.0) {
         leave("/metadata/annotations/-", &["metadata", "annotations", LAST_APPLIED]);
     }
     paths
@@ -239,6 +252,29 @@ mod tests {
         assert_eq!(service["metadata"]["annotations"][LAST_APPLIED], "{}");
         assert_eq!(service["metadata"].get("managedFields"), None);
         assert!(!is_takeover(&Object(service), FieldManager::Applier));
+    }
+
+    #[test]
+    fn kubectls_copy_stays_where_an_object_is_restored_from_it() {
+        for (api_version, kind, stays) in [
+            ("v1", "Service", true),
+            ("networking.istio.io/v1beta1", "VirtualService", true),
+            ("networking.istio.io/v1", "VirtualService", true),
+            ("networking.istio.io/v1", "DestinationRule", false),
+            ("gateway.solo.io/v1", "VirtualService", false),
+            ("apps/v1", "Deployment", false),
+        ] {
+            let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "podinfo",
+                "resourceVersion": "7", "annotations": {LAST_APPLIED: "{}"}, "managedFields": [
+                    {"manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": api_version,
+                     "fieldsV1": {"f:metadata": {"f:annotations": {(format!("f:{LAST_APPLIED}")): {}}}, "f:spec": {}}}]}});
+            let desired = Object(json!({"apiVersion": api_version, "kind": kind, "spec": {}}));
+            let patch = takeover(&object, &desired, FieldManager::Applier).unwrap();
+            let kept = &patch[1]["value"][0];
+            assert_eq!(kept["manager"] == "kubectl-client-side-apply", stays, "{api_version} {kind}: {kept}");
+            prune(&mut object);
+            assert_eq!(object["metadata"]["annotations"].get(LAST_APPLIED).is_some(), stays, "{api_version} {kind}");
+        }
     }
 
     #[test]
