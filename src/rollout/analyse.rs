@@ -5,6 +5,7 @@ use super::analysis::{self, Finding};
 use super::decision::{Action, Cause, CheckVerdict, Outcome, Severity};
 use super::observation::{Question, Read, RouteState, Version};
 use super::promote;
+use super::queries;
 use super::readiness::Readiness;
 use super::rollback::{self, Failure};
 use super::strategy;
@@ -312,7 +313,8 @@ fn checks(tick: &mut Tick) -> Told<bool> {
     let refusal = tick.call(WebhookType::Rollout, Phase::Progressing, None, also)?;
     let hold_no_data = tick.canary.setting("no-data") == Some("hold");
     let readings = measured.unwrap_or_default();
-    let judged = analysis::judge(tick.canary, &tick.analysis, tick.provider, readings, hold_no_data);
+    let provider = queries::measured_by(tick.canary.spec.provider.as_deref(), &tick.seen.settings.provider);
+    let judged = analysis::judge(tick.canary, &tick.analysis, provider, readings, hold_no_data);
     if measured.is_some() {
         tick.metrics = judged.records;
     }

@@ -152,6 +152,17 @@ fn skipper() -> Queries {
     }
 }
 
+/// Whose built-in queries a canary's metrics are asked with: its provider's, but Linkerd's in a mesh of Linkerd, whose
+/// proxies do the counting whoever moves the traffic (Flagger `scheduler_metrics.go`, `runBuiltinMetricChecks`).
+/// `daemons`: the provider of canaries without one.
+pub fn measured_by<'a>(own: Option<&'a str>, daemons: &'a str) -> &'a str {
+    match own.filter(|own| !own.is_empty()) {
+        None => daemons,
+        Some(_) if daemons.contains("linkerd") => "linkerd",
+        Some(own) => own,
+    }
+}
+
 /// The observer of a provider (Flagger `observers/factory.go`).
 pub fn observer(provider: &str) -> &'static str {
     let exact = ["linkerd", "istio", "contour", "nginx", "skipper", "traefik", "osm", "kuma", "apisix", "knative"];
@@ -375,6 +386,22 @@ mod tests {
         for (provider, want) in [("gloo", r#"=~"ns-web-canaryupstream-"#), ("kuma", r#"=~"web-canary_ns_svc_"#)] {
             let query = builtin(provider, Source::SuccessRate, &model).unwrap_or_default();
             assert!(query.contains(want), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_mesh_of_linkerd_counts_for_every_provider() {
+        for (own, daemons, want) in [
+            (None, "linkerd", "linkerd"),
+            (Some(""), "contour", "contour"),
+            (Some("gatewayapi:v1"), "contour", "gatewayapi:v1"),
+            (Some("gatewayapi:v1"), "linkerd", "linkerd"),
+            (Some("gatewayapi:v1beta1"), "smi:v1alpha1:linkerd", "linkerd"),
+            (Some("nginx"), "linkerd", "linkerd"),
+            (None, "smi:v1alpha1:linkerd", "smi:v1alpha1:linkerd"),
+            (Some("gatewayapi:v1"), "", "gatewayapi:v1"),
+        ] {
+            assert_eq!(measured_by(own, daemons), want, "{own:?} {daemons}");
         }
     }
 

@@ -390,6 +390,20 @@ fn linkerd_of_seed_003() {
 }
 
 #[test]
+fn in_a_mesh_of_linkerd_its_proxies_count_whoever_moves_the_traffic() {
+    let canary = include_str!("../fixtures/seed_003/linkerd-canary.yaml")
+        .replace("\nspec:\n", "\nspec:\n  provider: kubernetes\n")
+        .replace("stepWeight: 5", "iterations: 2");
+    follow("linkerd", &[DEPLOYMENT, &canary], 0.0, |reader| async move {
+        let none = Load::constant("test", "podinfo", reader.bed.clock.now(), 0.0);
+        reader.bed.sandbox.traffic.set_load(none);
+        reader.set_image("stefanprodan/podinfo:3.1.3", "");
+        reader.reaches("Failed").await;
+        reader.said("linkerd metric request-success-rate");
+    });
+}
+
+#[test]
 fn skipper_of_seed_002() {
     let yaml = [
         DEPLOYMENT,

@@ -28,6 +28,13 @@ const MIN_SAMPLES: &str = "min-samples";
 /// How long a hook may take when it does not say (Flagger: 10 s).
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
+impl Context {
+    /// Whose built-in queries this canary's metrics are asked with.
+    pub(super) fn measured_by<'a>(&'a self, canary: &'a CanaryView) -> &'a str {
+        queries::measured_by(canary.spec.provider.as_deref(), self.settings.provider.as_deref().unwrap_or_default())
+    }
+}
+
 /// Asks all questions and adds the replies to `answers`. Metrics are measured side by side; hooks one after another, up
 /// to the first that does not pass, as Flagger calls them.
 pub(super) async fn answer(context: &Context, canary: &CanaryView, questions: &[Question], answers: &mut Answers) {
@@ -153,7 +160,7 @@ async fn samples_query(
     let model = model(context, canary, metric, check).await?;
     match check.source {
         Source::SuccessRate | Source::Duration => {
-            let text = queries::requests(context.provider(canary), check.source, &model);
+            let text = queries::requests(context.measured_by(canary), check.source, &model);
             Ok(text.map(|text| prometheus(context.metrics_server(canary), text)))
         }
         Source::Template => {
@@ -176,7 +183,7 @@ async fn exported(
     check: &Check,
 ) -> Option<(Reading, Option<String>)> {
     let model = Model::new(canary, metric, "1m");
-    let text = queries::exported(context.provider(canary), check.source, &model)?;
+    let text = queries::exported(context.measured_by(canary), check.source, &model)?;
     match context.ports.metrics.query(prometheus(context.metrics_server(canary), text)).await {
         ports::Reading::Value(value) => Some((Reading::Value(value), Some(queries::exported_note(&metric.name)))),
         _ => None,
@@ -194,7 +201,7 @@ fn reading(reading: ports::Reading) -> Reading {
 
 /// The query of one check, or the reading that stands in for it.
 async fn query(context: &Context, canary: &CanaryView, metric: &Metric, check: &Check) -> Result<MetricQuery, Reading> {
-    let (server, provider) = (context.metrics_server(canary), context.provider(canary));
+    let (server, provider) = (context.metrics_server(canary), context.measured_by(canary));
     let model = model(context, canary, metric, check).await?;
     match check.source {
         Source::SuccessRate | Source::Duration => {

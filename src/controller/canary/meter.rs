@@ -52,7 +52,7 @@ impl Meter {
     }
 
     /// What a recorded decision made of a canary, and how long its tick took.
-    /// `provider`: the canary's, which knows the unit of its duration query.
+    /// `provider`: whose built-in queries the canary's are, which knows the unit of its duration query.
     pub(crate) fn decided(
         &self,
         canary: &CanaryView,

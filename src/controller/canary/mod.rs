@@ -269,7 +269,7 @@ async fn tick(context: &Context, key: CanaryKey, due: Timestamp) -> Ticked {
     let next = match obey(context, &scene, &seen, &decision, owner.as_deref()).await {
         Ok(()) => {
             let took = Duration::try_from(clock.now().duration_since(began)).unwrap_or_default();
-            let provider = context.provider(&scene.canary);
+            let provider = context.measured_by(&scene.canary);
             context.meter.decided(&scene.canary, provider, &seen, &decision, took);
             context.meter.tick("ok", late);
             decision.recheck.and_then(after)

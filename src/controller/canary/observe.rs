@@ -80,7 +80,7 @@ pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Ob
     };
     let mut seen = Observation {
         now: context.ports.clock.now(),
-        settings: Settings { provider: context.provider(&canary).to_owned() },
+        settings: Settings { provider: context.settings.provider.clone().unwrap_or_default() },
         target: read(&target, |object| {
             let version = |content: &Value| Version { digest: Digest::of(content).0, configs: checksums.clone() };
             kind.workload(object, kind.content(object).map(|content| version(&content)))
