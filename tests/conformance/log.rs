@@ -139,9 +139,10 @@ impl Log {
                 _ => String::new(),
             });
         }
-        // So have the channels of one alert, each of which is told beside the others.
+        // So have the receivers of alerts and events, each of which is told beside the others.
+        let told_beside = |hook: &str| hook.starts_with("alert") || ["event", "slack", "msteams"].contains(&hook);
         let channel = |seen: &Seen| match &seen.entry {
-            Entry::Hook { hook, .. } if hook.starts_with("alert") => Some(hook.clone()),
+            Entry::Hook { hook, .. } if told_beside(hook) => Some(hook.clone()),
             _ => None,
         };
         for group in all.chunk_by_mut(|a, b| a.at == b.at && channel(a).is_some() && channel(b).is_some()) {

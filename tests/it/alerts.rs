@@ -165,8 +165,9 @@ fn q11_a_channel_that_never_answers_disturbs_no_run() {
         release(&bed, "1.1.0", GOOD);
         until(&bed, "promoted", |bed| image(bed, "web-primary") == "1.1.0").await;
         until(&bed, "succeeded", |bed| bed.phase(&web()) == "Succeeded").await;
-        // The second waits for the first, which hangs.
-        assert_eq!(hole.0.load(Ordering::Relaxed), 1);
+        // Each waits for the one before, which hangs and is given up after half a minute.
+        let tried = hole.0.load(Ordering::Relaxed);
+        assert!((2..5).contains(&tried), "{tried} were tried");
     });
 }
 

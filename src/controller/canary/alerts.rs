@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::Context;
-use super::measure;
+use super::background::Line;
+use super::{Context, measure};
 use crate::api::AlertProviderSpec;
 use crate::api::canary::{Alert, CanaryView};
 use crate::domain::ObjectKey;
@@ -39,15 +39,16 @@ pub(super) fn send(context: &Context, canary: &CanaryView, alert: &AlertText) {
         };
         let context = context.clone();
         let about = call.message.about.clone();
-        context.background.clone().spawn(format!("{about} alerts"), async move {
+        let line = Line { owner: String::new(), name: format!("{about} alerts") };
+        context.background.clone().alert(line, async move {
             deliver(&context, "the controller's channel", call).await;
         });
         return;
     }
     for target in own.iter().filter(|target| is_wanted(target, alert.severity)) {
         let (context, canary, target, message) = (context.clone(), canary.clone(), target.clone(), message.clone());
-        let line = format!("{} alert {}", canary.key, target.name);
-        context.background.clone().spawn(line, async move {
+        let line = Line { owner: canary.key.namespace.clone(), name: format!("{} alert {}", canary.key, target.name) };
+        context.background.clone().alert(line, async move {
             match call(&context, &canary, &target, message).await {
                 Ok(call) => deliver(&context, &target.name, call).await,
                 Err(error) => tell(&context, &canary, &target.name, &error).await,

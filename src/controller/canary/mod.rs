@@ -74,7 +74,7 @@ impl Context {
             selector_labels: settings.selector_labels.clone(),
             include_label_prefix: settings.include_label_prefix.clone(),
         };
-        let (background, work) = Background::new();
+        let (background, work) = Background::new(ports.clock.clone());
         let meter = Arc::new(meter::Meter::new(ports.telemetry.clone()));
         let (targets, alerts_told) = (Arc::default(), Arc::default());
         let options = Arc::new(options);

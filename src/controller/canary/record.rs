@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use secrecy::ExposeSecret as _;
 
 use super::Context;
+use super::background::Line;
 use super::observe::Scene;
 use super::{alerts, measure};
 use crate::api::canary::{CanaryView, Webhook};
 use crate::api::{CanaryStatus, WebhookType};
-use crate::domain::{FieldManager, Object};
+use crate::domain::{FieldManager, Object, sha256_hex};
 use crate::ports::{ClusterError, EventType, KubeEvent};
 use crate::rollout::{Answers, Decision, Level, Notice, Observation, RUN_ANNOTATION, hooks};
 
@@ -103,6 +104,8 @@ fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: E
         EventType::Warning => "Warning",
     };
     let mut hooks: Vec<Webhook> = webhooks.iter().filter(|hook| hook.type_ == WebhookType::Event).cloned().collect();
+    // The receivers of a team are its own, and those of the controller everybody's.
+    let owner = if hooks.is_empty() { String::new() } else { canary.key.namespace.clone() };
     if hooks.is_empty() {
         let url = context.settings.outgoing.event_webhook.iter();
         hooks.extend(url.map(|url| Webhook {
@@ -119,8 +122,9 @@ fn event_hooks(context: &Context, canary: &CanaryView, notice: &Notice, type_: E
             ("timestamp".to_owned(), timestamp.clone()),
         ]);
         let (context, canary, hook, phase) = (context.clone(), canary.clone(), hook, notice.phase);
-        let line = format!("{} {}", canary.key, hook.url);
-        context.background.clone().spawn(line, async move {
+        // A URL may hold credentials, and a line is logged.
+        let name = format!("{} event {}", canary.key, sha256_hex(hook.url.as_bytes()));
+        context.background.clone().event(Line { owner: owner.clone(), name }, async move {
             let reply = measure::call(&context, &canary, &hook, phase, Some(metadata)).await;
             if reply != crate::rollout::HookAnswer::Passed {
                 tracing::warn!(canary = %canary.key, hook = hook.name, ?reply, "event hook failed");
