@@ -136,6 +136,8 @@ pub(super) fn terminate(tick: &mut Tick) {
             tick.conclude(version, Outcome::Cancelled("the Canary was deleted".to_owned()));
         }
         tick.enter(Phase::Terminating);
+        // What held the run says nothing of how long the target may take to come up.
+        tick.run.hold_since = None;
         tick.normal(format!("Terminating canary {}", tick.name()));
         // How the run ended is recorded before the Canary can be gone.
         return;
@@ -150,7 +152,13 @@ pub(super) fn terminate(tick: &mut Tick) {
         Read::Present(target) => {
             tick.actions.push(Action::FinalizeTarget);
             match tick.canary_readiness(target) {
-                Readiness::Ready => true,
+                Readiness::Ready => match too_small(tick, target) {
+                    None => true,
+                    Some(why) => {
+                        tick.note = why;
+                        tick.hold_expired()
+                    }
+                },
                 Readiness::Exceeded(_) => true,
                 Readiness::Waiting(error) => {
                     tick.note = tick.canary_not_ready(&error, true);
@@ -163,4 +171,19 @@ pub(super) fn terminate(tick: &mut Tick) {
         tick.actions.extend([Action::FinalizeServices, Action::FinalizeRoute, Action::RemoveFinalizer]);
         tick.closing.push(tick.notice(Level::Normal, format!("Terminated canary {}", tick.name())));
     }
+}
+
+/// Why a target that is ready cannot take over from its primary yet. In a run it has the size that a part of the traffic
+/// needs, and it was looked at before it was given the primary's.
+fn too_small(tick: &Tick, target: &Workload) -> Option<String> {
+    if tick.target_kind != TargetKind::Deployment {
+        return None;
+    }
+    let primary = match &tick.seen.primary {
+        Read::Present(primary) => primary,
+        Read::Absent => return None,
+        Read::Failed(error) => return Some(error.clone()),
+    };
+    let (size, wanted) = (target.replicas, primary.replicas);
+    (size < wanted).then(|| format!("{} has {size} replicas, and {} has {wanted}", tick.target(), tick.primary()))
 }

@@ -482,6 +482,32 @@ fn terminating() {
         &[
             ("the target is ready", |_| {}, "Terminating 0 | give-target give-services give-route unfinalizer | "),
             ("the target is not ready", break_canary, "Terminating 0 | give-target | "),
+            (
+                "the target is smaller than the primary",
+                |w| w.primary.as_mut().expect("one").replicas = 20,
+                "Terminating 0 | give-target | ",
+            ),
+            (
+                "the primary is gone",
+                |w| w.primary = None,
+                "Terminating 0 | give-target give-services give-route unfinalizer | ",
+            ),
         ],
     );
+}
+
+#[test]
+fn a_target_has_the_whole_deadline_to_come_up_whatever_the_run_was_held_for() {
+    let mut world = at(25);
+    world.canary.finalizers.push("finalizer.flagger.app".into());
+    world.run.hold_since = world.now.checked_sub(jiff::SignedDuration::from_secs(590)).ok();
+    world.canary.terminating = true;
+    break_canary(&mut world);
+    let mut ticks = 0;
+    while !world.canary.finalizers.is_empty() {
+        world.tick();
+        ticks += 1;
+    }
+    // One that ends the run, then one every ten seconds for more than the 600 of the deadline.
+    assert_eq!(ticks, 1 + 61);
 }

@@ -52,6 +52,8 @@ impl Machine {
         }
         world.hook("rollback", HookAnswer::Refused("no".into()));
         world.push(&colour(0));
+        // More than one, so that a target that is scaled up from nothing is not as large as its primary.
+        world.target.as_mut().expect("a target").replicas = 2;
         let template = world.target.clone().expect("a target");
         if !setup.fresh {
             world.until(Phase::Initialized);
@@ -218,8 +220,14 @@ impl Machine {
             let broken = broken.map_or(0, |since| before.now.duration_since(since).as_secs());
             let scaled = self.world.target.as_ref().is_none_or(|target| target.replicas > 0);
             assert!(scaled, "the target was left without pods");
+            // A DaemonSet is as large as its nodes are many.
+            let size = before.primary.as_ref().filter(|_| !self.setup.daemon_set).map_or(1, |primary| primary.replicas);
+            let large = before.target.as_ref().is_some_and(|target| target.replicas >= size);
             assert!(
-                self.world.target_up() || self.world.target.is_none() || waited > DEADLINE || broken > DEADLINE,
+                (self.world.target_up() && large)
+                    || self.world.target.is_none()
+                    || waited > DEADLINE
+                    || broken > DEADLINE,
                 "the primary was given up before the target served"
             );
         }
