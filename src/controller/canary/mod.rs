@@ -358,6 +358,12 @@ async fn obey(
     owner: Option<&super::state::SourceState>,
 ) -> Result<(), Stopped> {
     let canary = &scene.canary;
+    // A slow hook or metric leaves time for another writer: nothing is done that would then be refused when it is recorded.
+    if let Ok(Some(live)) = context.ports.cluster.get(&canary.key.object_key()).await
+        && !record::is_current(canary, &live)
+    {
+        return Err(Stopped::Changed);
+    }
     if act::is_on_trial(seen, decision)
         && let Err(error) = act::keep_promoted(context, scene).await
     {

@@ -16,8 +16,8 @@ use crate::domain::{FieldManager, Object, sha256_hex};
 use crate::ports::{ClusterError, EventType, KubeEvent};
 use crate::rollout::{Answers, Decision, Level, Notice, Observation, RUN_ANNOTATION, hooks};
 
-/// Writes run memory and status, each only when it differs. The Canary's resource version makes a decision from an
-/// older Canary fail with a conflict (I5).
+/// Writes run memory and status, each only when it differs. The resource version makes a decision from an older Canary fail
+/// with a conflict (I5).
 pub(super) async fn write(
     context: &Context,
     canary: &CanaryView,
@@ -26,13 +26,10 @@ pub(super) async fn write(
 ) -> Result<(), ClusterError> {
     let key = canary.key.object_key();
     let cluster = &context.ports.cluster;
-    let mut version = canary.resource_version.clone();
-    // A finalizer was added or removed in this tick: that was our own write, and the cache has it.
-    if let Some(live) = cluster.get(&key).await?
-        && live.generation() == canary.generation
-    {
-        version = live.resource_version().to_owned();
-    }
+    let mut version = match cluster.get(&key).await? {
+        Some(live) if is_current(canary, &live) => live.resource_version().to_owned(),
+        _ => canary.resource_version.clone(),
+    };
     if decision.run != seen.run {
         let patch = json!({"metadata": {
             "resourceVersion": version,
@@ -45,6 +42,18 @@ pub(super) async fn write(
         cluster.patch(&key, Some("status"), &patch, FieldManager::Engine).await?;
     }
     Ok(())
+}
+
+/// Whether a decision about `canary` holds for the live one: its spec, its status and its run memory are what was read.
+/// Annotations of operators and finalizers, our own among them, may have changed meanwhile.
+pub(super) fn is_current(canary: &CanaryView, live: &Object) -> bool {
+    let run = |annotations: &BTreeMap<String, String>| annotations.get(RUN_ANNOTATION).cloned();
+    CanaryView::from_object(live).is_ok_and(|live| {
+        live.uid == canary.uid
+            && live.generation == canary.generation
+            && live.status == canary.status
+            && run(&live.annotations) == run(&canary.annotations)
+    })
 }
 
 /// The whole status as a merge patch: what is not said any more is set to null.
