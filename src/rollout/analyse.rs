@@ -175,6 +175,7 @@ fn objects_are_fine(tick: &mut Tick) -> bool {
     match &tick.seen.objects {
         Ok(()) => {
             tick.ensure_objects();
+            tick.ensure_autoscaler();
             true
         }
         Err(error) => {

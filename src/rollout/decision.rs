@@ -67,6 +67,9 @@ pub enum Action {
     /// Creates the primary, its configs and its autoscaler from the target, recording the version. Does nothing to a
     /// primary that exists.
     CreatePrimary,
+    /// Creates the primary's autoscaler where the Canary names one of the target and the primary has none; a promotion corrects
+    /// it. In a run the target's may be missing.
+    EnsureAutoscaler,
     /// Creates or corrects the primary and canary Services.
     EnsureServices,
     /// Creates or corrects the apex Service, so that it selects the primary.

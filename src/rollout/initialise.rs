@@ -58,6 +58,7 @@ pub(super) fn tick(tick: &mut Tick) -> Told {
     };
     match tick.primary_readiness(primary) {
         Readiness::Ready if primary.available >= 1 || !tick.canary_serves() => {
+            tick.ensure_autoscaler();
             initialised(tick, &primary.version.clone().unwrap_or(version));
         }
         Readiness::Ready => tick.note = "the primary has no ready copy yet".to_owned(),

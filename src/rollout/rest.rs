@@ -91,6 +91,7 @@ fn keep(tick: &mut Tick) -> bool {
     if tick.routed() && astray && tick.primary_serves() {
         tick.set_weights(Weights::PRIMARY);
     }
+    tick.ensure_autoscaler();
     tick.seen.primary != Read::Absent || matches!(tick.remake(), Remake::OfTarget | Remake::OfKept(_))
 }
 

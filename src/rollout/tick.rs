@@ -361,6 +361,14 @@ impl<'a> Tick<'a> {
         self.actions.extend([Action::EnsureServices, Action::EnsureApex, Action::EnsureRoute]);
     }
 
+    /// Makes the primary's autoscaler, which may be missing for many reasons: the target's came later, somebody deleted it, the
+    /// Canary names it only now. After what users need, because it may fail.
+    pub(super) fn ensure_autoscaler(&mut self) {
+        if self.canary.spec.autoscaler_ref.is_some() {
+            self.actions.push(Action::EnsureAutoscaler);
+        }
+    }
+
     /// Sets the weights and says so in the status; nothing where there are no routes.
     pub(super) fn set_weights(&mut self, weights: Weights) {
         if self.routed() {

@@ -285,6 +285,17 @@ spec:
   triggers: [{type: prometheus, name: rps, metadata: {serverAddress: "http://prometheus", query: 'sum(rate(requests{app="web"}[1m]))', threshold: "5"}}]
 "#;
 
+const HPA: &str = r#"
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web, namespace: shop}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  minReplicas: 2
+  maxReplicas: 5
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}]
+"#;
+
 const SCALED_CANARY: &str = r#"
 apiVersion: flagger.app/v1beta1
 kind: Canary
@@ -296,6 +307,39 @@ spec:
   service: {port: 80, targetPort: 8080}
   analysis: {interval: 10s, threshold: 2, stepWeight: 50}
 "#;
+
+#[test]
+fn a_primary_has_its_autoscaler_whenever_the_targets_comes_and_whoever_deletes_it() {
+    play(|clock| async move {
+        let pods = SCALED.split("---").next().unwrap();
+        let reference = "autoscalerRef: {apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, name: web}";
+        let scaled = "autoscalerRef: {apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: web, primaryScalerReplicas: {minReplicas: 3}}";
+        let canary = SCALED_CANARY.replace(scaled, reference);
+        let mut world = World::new(clock, "shop", &[("web.yaml", pods), ("canary.yaml", &canary)]).await;
+        let key = ObjectKey::namespaced("autoscaling/v2", "HorizontalPodAutoscaler", "shop", "web-primary");
+        let made = |world: &World| world.bed.sandbox.store.get(&key).is_some();
+        // The Canary comes before the autoscaler, as it does from a folder in the order of its files.
+        world.passes(120).await;
+        assert_ne!(world.bed.phase(&CanaryKey::new("shop", "web")), "Initialized");
+        assert!(world.events().iter().any(|event| event.contains("HorizontalPodAutoscaler shop/web not found")));
+        world.files.insert("hpa.yaml".to_owned(), HPA.to_owned());
+        world.commit("Add the autoscaler", None);
+        world.reaches("web", "Initialized").await;
+        assert!(made(&world));
+        world.bed.sandbox.store.delete(&key).unwrap();
+        world.passes(30).await;
+        assert!(made(&world), "deleted by somebody");
+        // At rest the Canary loses its reference and gets it again.
+        world.edit("canary.yaml", reference, "suspend: false");
+        world.passes(60).await;
+        world.bed.sandbox.store.delete(&key).unwrap();
+        world.passes(60).await;
+        assert!(!made(&world));
+        world.edit("canary.yaml", "suspend: false", reference);
+        world.passes(60).await;
+        assert!(made(&world), "named at rest");
+    });
+}
 
 #[test]
 fn a_scaled_object_is_paused_while_its_target_rests_and_let_go_at_the_end() {

@@ -47,6 +47,7 @@ pub(super) async fn act(
             actor.router()?.prepare(actor.canary).await?;
             actor.create_primary().await
         }
+        Action::EnsureAutoscaler => actor.ensure_autoscaler().await,
         Action::EnsureServices => actor.services().await,
         // The target itself is what users address.
         Action::EnsureApex if !actor.kind()?.has_template() => Ok(()),
@@ -244,12 +245,12 @@ impl Actor<'_> {
             return self.promote_knative(version).await;
         }
         let primary = self.scene.primary.as_deref().ok_or_else(|| ClusterError::NotFound(primary_key(self.canary)))?;
-        if recorded_version(primary).as_ref() == Some(version) {
-            return Ok(());
+        if recorded_version(primary).as_ref() != Some(version) {
+            self.keep_promoted(primary).await?;
+            self.write_configs().await?;
+            self.write_primary(Some(primary), version).await?;
         }
-        self.keep_promoted(primary).await?;
-        self.write_configs().await?;
-        self.write_primary(Some(primary), version).await?;
+        // Also for a primary that has it: the tick that wrote it may have died here.
         self.write_autoscaler().await
     }
 

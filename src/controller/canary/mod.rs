@@ -154,7 +154,10 @@ pub(crate) async fn run(context: Context, mut looks: mpsc::UnboundedReceiver<Can
                     if change.key.gvk.group_kind() == ("flagger.app", "Canary") {
                         seen_canary(&context, &mut schedule, &change.key).await;
                     }
-                    schedule.changed(&change.key, clock.now());
+                    // Of an autoscaler only its end matters: it writes what it measures every few seconds.
+                    if change.deleted || !observe::is_autoscaler(&change.key) {
+                        schedule.changed(&change.key, clock.now());
+                    }
                 }
                 Err(RecvError::Lagged(_)) => all = look_at_all(&context, &mut schedule).await,
                 Err(RecvError::Closed) => return,

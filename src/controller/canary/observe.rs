@@ -49,6 +49,7 @@ pub(super) fn primary_key(canary: &CanaryView) -> ObjectKey {
 pub(super) async fn observe(context: &Context, canary: CanaryView) -> (Scene, Observation) {
     let mut watched = vec![canary.key.object_key(), target_key(&canary), primary_key(&canary)];
     watched.extend(service_keys(&canary));
+    watched.extend(autoscaler_keys(&canary).map(|(_, primary)| primary));
     let mut problem = refused::refusal(context, &canary).err();
     let (kind, target, primary) = workloads::read(context, &canary, &mut problem).await;
     let mut unsupported = Vec::new();
@@ -182,6 +183,25 @@ async fn copied(context: &Context, canary: &CanaryView, tracked: &[(ConfigRef, A
         }
     }
     true
+}
+
+/// Keys of the autoscalers of target and primary, where the Canary names one that can scale its target. Flagger reads every
+/// HorizontalPodAutoscaler as `autoscaling/v2`, whatever version the Canary names.
+pub(super) fn autoscaler_keys(canary: &CanaryView) -> Option<(ObjectKey, ObjectKey)> {
+    let kind = TargetKind::of(&canary.spec.target_ref).ok()?;
+    let reference = canary.spec.autoscaler_ref.as_ref().filter(|_| kind.can_be_autoscaled())?;
+    let api_version = match reference.kind.as_str() {
+        "HorizontalPodAutoscaler" => "autoscaling/v2",
+        "ScaledObject" => "keda.sh/v1alpha1",
+        _ => return None,
+    };
+    let key = |name: &str| ObjectKey::namespaced(api_version, &reference.kind, &canary.key.namespace, name);
+    Some((key(&reference.name), key(&format!("{}-primary", reference.name))))
+}
+
+/// Whether this is an autoscaler, whose status changes with everything that it measures.
+pub(super) fn is_autoscaler(key: &ObjectKey) -> bool {
+    ["HorizontalPodAutoscaler", "ScaledObject"].contains(&key.gvk.kind.as_str())
 }
 
 fn service_keys(canary: &CanaryView) -> Vec<ObjectKey> {

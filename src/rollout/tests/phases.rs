@@ -26,7 +26,7 @@ fn words(decision: &Decision) -> String {
 
 fn action(action: &Action) -> Option<String> {
     Some(match action {
-        Action::EnsureServices | Action::EnsureApex | Action::EnsureRoute => return None,
+        Action::EnsureServices | Action::EnsureApex | Action::EnsureRoute | Action::EnsureAutoscaler => return None,
         Action::SetWeights(weights) => format!("weights({}/{})", weights.primary, weights.canary),
         Action::ScaleTargetUp => "up".into(),
         Action::ScaleTargetDown => "down".into(),

@@ -450,7 +450,7 @@ impl World {
                     target.replicas = replicas;
                 }
             }
-            Action::EnsureServices | Action::EnsureApex | Action::EnsureRoute => {}
+            Action::EnsureServices | Action::EnsureApex | Action::EnsureRoute | Action::EnsureAutoscaler => {}
             Action::FinalizeServices | Action::FinalizeRoute => {}
         }
     }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{ActError, Actor};
 use crate::api::canary::AutoscalerRef;
-use crate::controller::canary::observe::target_key;
+use crate::controller::canary::observe::{autoscaler_keys, target_key};
 use crate::domain::{FieldManager, Object, ObjectKey};
 use crate::ports::ClusterError;
 use crate::rollout::TargetKind;
@@ -12,24 +12,30 @@ use crate::rollout::objects::{deployment, hpa, scaled_object};
 use crate::rollout::target::daemon_set_scale;
 
 impl Actor<'_> {
-    /// The autoscaler that the Canary names, where it can scale the target. Flagger reads every
-    /// HorizontalPodAutoscaler as `autoscaling/v2`, whatever version the Canary names.
+    /// The autoscaler that the Canary names, where it can scale the target.
     fn autoscaler(&self) -> Option<(&AutoscalerRef, ObjectKey)> {
-        let kind = self.kind().ok()?;
-        let reference = self.canary.spec.autoscaler_ref.as_ref().filter(|_| kind.can_be_autoscaled())?;
-        let api_version = match reference.kind.as_str() {
-            "HorizontalPodAutoscaler" => "autoscaling/v2",
-            "ScaledObject" => "keda.sh/v1alpha1",
-            _ => return None,
-        };
-        let namespace = &self.canary.key.namespace;
-        Some((reference, ObjectKey::namespaced(api_version, &reference.kind, namespace, &reference.name)))
+        let (key, _) = autoscaler_keys(self.canary)?;
+        Some((self.canary.spec.autoscaler_ref.as_ref()?, key))
+    }
+
+    /// Makes the primary's autoscaler when there is none.
+    pub(super) async fn ensure_autoscaler(&self) -> Result<(), ActError> {
+        match autoscaler_keys(self.canary) {
+            Some((_, primary)) if matches!(self.get(&primary).await, Ok(Some(_))) => Ok(()),
+            _ => self.write_autoscaler().await,
+        }
     }
 
     /// Makes or corrects the primary's autoscaler.
     pub(super) async fn write_autoscaler(&self) -> Result<(), ActError> {
         let Some((reference, key)) = self.autoscaler() else { return Ok(()) };
-        let live = self.get(&key).await?.ok_or(ClusterError::NotFound(key))?;
+        let live = match self.get(&key).await {
+            Ok(Some(live)) => live,
+            // What somebody deletes in a run does not stop it: the primary goes on as it is, and at rest it is told.
+            Ok(None) | Err(ClusterError::UnknownKind(_)) if self.canary.status.phase.is_active() => return Ok(()),
+            Ok(None) => return Err(ClusterError::NotFound(key).into()),
+            Err(error) => return Err(error.into()),
+        };
         let wanted = match reference.kind.as_str() {
             "ScaledObject" => scaled_object::primary_scaled_object(self.canary, &live),
             _ => hpa::primary_hpa(self.canary, &live),
