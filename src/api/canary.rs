@@ -330,14 +330,38 @@ pub struct CanaryView {
     pub spec: CanarySpec,
     /// What we reported last.
     pub status: CanaryStatus,
+    /// Numbers that are not whole where only whole ones have a meaning, and what they are taken for.
+    pub cut: Vec<String>,
 }
 
 impl CanaryView {
-    /// Reads a Canary from its object.
+    /// Reads a Canary from its object, leniently: what the API server admits is read.
     ///
     /// # Errors
     /// The message of the first field that cannot be read, with its path.
     pub fn from_object(object: &Object) -> Result<Self, String> {
+        Self::exact(object).or_else(|_| {
+            let (mut object, mut cut) = (object.clone(), Vec::new());
+            for path in [
+                "/spec/progressDeadlineSeconds",
+                "/spec/service/port",
+                "/spec/analysis",
+                "/spec/canaryAnalysis",
+                "/status",
+            ] {
+                if let Some(part) = object.0.pointer_mut(path) {
+                    number::cut(part, &path.trim_start_matches('/').replace('/', "."), &mut cut);
+                }
+            }
+            Ok(Self { cut, ..Self::exact(&object)? })
+        })
+    }
+
+    /// Reads a Canary as people should write it: a fraction where only a whole number has a meaning is an error.
+    ///
+    /// # Errors
+    /// The message of the first field that cannot be read, with its path.
+    pub fn exact(object: &Object) -> Result<Self, String> {
         fn part<T: Default + serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<T, String> {
             match object.0.get(name) {
                 None | Some(Value::Null) => Ok(T::default()),
@@ -355,6 +379,7 @@ impl CanaryView {
             terminating: object.is_terminating(),
             spec: part(object, "spec")?,
             status: part(object, "status")?,
+            cut: Vec::new(),
         })
     }
 

@@ -244,6 +244,7 @@ mod tests {
             terminating: false,
             spec,
             status: Default::default(),
+            cut: Vec::new(),
         }
     }
 

@@ -85,17 +85,22 @@ impl Tick<'_> {
         }
     }
 
-    /// Old forms work, and are told of once for as long as they stay the same.
+    /// Old forms and fractions work, and are told of once for as long as they stay the same.
     fn tell_old_forms(&mut self) {
         let forms = crate::api::old_forms(self.canary);
-        let forms = (!forms.is_empty()).then(|| forms.join(", "));
-        if self.run.old_forms == forms {
+        let cut = &self.canary.cut;
+        let told = forms.iter().chain(cut).cloned().collect::<Vec<_>>().join(", ");
+        let told = Some(told).filter(|told| !told.is_empty());
+        if self.run.old_forms == told {
             return;
         }
-        if let Some(forms) = &forms {
-            self.warn(format!("Old forms in {}, which still work: {forms}", self.name()));
+        if !forms.is_empty() {
+            self.warn(format!("Old forms in {}, which still work: {}", self.name(), forms.join(", ")));
         }
-        self.run.old_forms = forms;
+        if !cut.is_empty() {
+            self.warn(format!("Numbers in {} that must be whole: {}", self.name(), cut.join(", ")));
+        }
+        self.run.old_forms = told;
     }
 
     /// What ends a run in every active phase, whatever else is seen.

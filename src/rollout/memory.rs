@@ -63,7 +63,7 @@ pub struct RunMemory {
     /// later is not ours to go on with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<String>,
-    /// The old forms of the Canary that people were told of.
+    /// The old forms and the fractions of the Canary that people were told of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_forms: Option<String>,
     /// Operator tokens that were there when the run began: they were for something else, or began it. A token that ends a

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use serin::controller::state_key;
 use serin::domain::{FieldManager, Gvk, Object, ObjectKey};
-use serin::ports::{Change, Clock as _, Cluster, ClusterError, CommitState, KubeEvent};
-use serin::sim::{Bed, BedOptions, bed};
+use serin::ports::{
+    Change, Clock as _, Cluster, ClusterError, CommitState, KubeEvent, MetricQuery, MetricSource, Reading,
+};
+use serin::sim::{Bed, BedOptions, SimClock, bed};
 use tokio::sync::broadcast;
 
 use crate::loops::{
@@ -251,6 +253,77 @@ impl Cluster for Failing {
     fn changes(&self) -> broadcast::Receiver<Change> {
         self.inner.changes()
     }
+}
+
+/// A metrics server that is slow when something happens meanwhile.
+struct Slow {
+    inner: Arc<dyn MetricSource>,
+    clock: Arc<SimClock>,
+    meanwhile: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+#[async_trait]
+impl MetricSource for Slow {
+    async fn query(&self, query: MetricQuery) -> Reading {
+        if (self.meanwhile)() {
+            let later = self.clock.now().checked_add(Duration::from_secs(5)).unwrap();
+            self.clock.sleep_until(later).await;
+        }
+        self.inner.query(query).await
+    }
+
+    async fn probe(&self, query: MetricQuery) -> Result<(), String> {
+        self.inner.probe(query).await
+    }
+}
+
+#[test]
+fn what_another_writer_recorded_in_a_slow_tick_is_not_written_over() {
+    play(async |clock| {
+        let bed = world(clock.clone(), BedOptions::default()).await;
+        start(&bed);
+        let (store, once) = (bed.sandbox.store.clone(), AtomicUsize::new(0));
+        let key = web().object_key();
+        // A second replica, or one that was frozen, ends the run. The status is no part of the generation.
+        let ends = move || {
+            let live = store.get(&key).unwrap();
+            if live.int("/status/canaryWeight") != Some(20) || once.fetch_add(1, Ordering::Relaxed) > 0 {
+                return false;
+            }
+            let mut ended = live.at("/status").unwrap().clone();
+            ended["phase"] = json!("Failed");
+            ended["canaryWeight"] = json!(0);
+            store.write_status(&key, ended, "serin-canary").unwrap();
+            true
+        };
+        let mut ports = bed.ports();
+        ports.metrics = Arc::new(Slow { inner: ports.metrics, clock, meanwhile: Box::new(ends) });
+        let _daemon = bed.daemon_with(ports, bed.git().unwrap(), bed.forge.clone());
+        until(&bed, "initialized", |bed| bed.phase(&web()) == "Initialized").await;
+        release(&bed, "1.1.0", GOOD);
+        until(&bed, "it carries traffic", |bed| weight(bed) == Some(20)).await;
+        until(&bed, "it is ended", |bed| bed.phase(&web()) == "Failed").await;
+        // What nobody judged may be tried again, from its start: the decision of the slow tick is not what follows.
+        bed.wait(Duration::from_secs(120), |bed| bed.phase(&web()) != "Failed").await;
+        assert_eq!(weight(&bed), Some(0), "the run went on: {}", bed.phase(&web()));
+        assert_eq!(image(&bed, "web-primary"), "1.0.0");
+    });
+}
+
+/// The CRD takes any number where only whole ones have a meaning, and the API server lets the edit in.
+#[test]
+fn a_fraction_that_is_edited_in_during_a_run_does_not_stop_it() {
+    play(async |clock| {
+        let (bed, _daemon) = started(clock).await;
+        release(&bed, "1.1.0", BAD);
+        until(&bed, "it carries traffic", |bed| weight(bed) == Some(20)).await;
+        // A field that Git does not hold, so that it stays.
+        edit(&bed, &web().object_key(), |web| web["spec"]["analysis"]["stepWeightPromotion"] = json!(33.5));
+        until(&bed, "it is reverted", |bed| log(bed)[0].starts_with("Revert")).await;
+        let events = bed.sandbox.store.list(&Gvk::new("v1", "Event"), None);
+        let told: Vec<_> = events.iter().filter(|event| event.str("/message").contains("33.5")).collect();
+        assert!(told.len() == 1 && told[0].str("/type") == "Warning", "{told:?}");
+    });
 }
 
 /// Another application with a canary, as one file.

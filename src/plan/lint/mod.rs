@@ -38,7 +38,7 @@ pub fn lint(set: &ManifestSet, canaries: &[CanaryView]) -> Vec<Problem> {
                 let before = report.problems.len();
                 schema::check(&schemas.canary, object.at("/spec"), &mut report);
                 let clean = report.problems.iter().skip(before).all(|problem| problem.severity != Severity::Error);
-                if let Some(error) = CanaryView::from_object(object).err().filter(|_| clean) {
+                if let Some(error) = CanaryView::exact(object).err().filter(|_| clean) {
                     report.error("/spec", format!("the Canary cannot be read: {error}"));
                 }
                 canary::check(object, &mut report);

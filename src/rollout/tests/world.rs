@@ -113,6 +113,7 @@ impl World {
             terminating: false,
             spec,
             status: Default::default(),
+            cut: Vec::new(),
         };
         let now = Timestamp::from_second(1_800_000_000).expect("in range");
         Self {
