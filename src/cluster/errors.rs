@@ -1,9 +1,27 @@
 //! From kube's errors to what a caller can do about them.
 
+use std::time::Duration;
+
 use kube::core::response::Status;
 
 use crate::domain::ObjectKey;
-use crate::ports::ClusterError;
+use crate::ports::{Clock, ClusterError, timeout};
+
+/// How long an answer may take. API servers give up reads after 60 s and writes after 34 s, slow admission webhooks
+/// included (`--request-timeout`, `requestTimeoutUpperBound` of `k8s.io/apiserver`): who is silent for longer is not there.
+pub(super) const ANSWER: Duration = Duration::from_secs(65);
+
+/// Waits for an answer of the API server, but not for ever: behind a proxy or a load balancer, a server that has died may
+/// not even close its connections.
+pub(super) async fn answered<T>(
+    clock: &dyn Clock,
+    work: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    match timeout(clock, ANSWER, work).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
+    }
+}
 
 /// Maps an error of a call about one object.
 pub(super) fn about(key: &ObjectKey, doing: &str, error: &kube::Error) -> ClusterError {

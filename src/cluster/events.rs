@@ -99,7 +99,7 @@ impl Writer {
             let params =
                 PatchParams { field_manager: Some(FieldManager::Engine.as_str().to_owned()), ..Default::default() };
             let request = collection.patch(name, &params, &Patch::Merge(patch)).map_err(kube::Error::BuildRequest)?;
-            match self.client.request_text(request).await {
+            match errors::answered(&*self.clock, self.client.request_text(request)).await {
                 Ok(_) => {
                     *count += 1;
                     return Ok(());
@@ -116,7 +116,7 @@ impl Writer {
         let body = body(event, namespace, &name, &seconds(now)).to_string().into_bytes();
         let params = PostParams { field_manager: Some(FieldManager::Engine.as_str().to_owned()), ..Default::default() };
         let request = collection.create(&params, body).map_err(kube::Error::BuildRequest)?;
-        self.client.request_text(request).await?;
+        errors::answered(&*self.clock, self.client.request_text(request)).await?;
         self.remember(id, name);
         Ok(())
     }

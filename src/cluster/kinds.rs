@@ -71,7 +71,7 @@ impl Kinds {
             }
         }
         let _guard = clock.in_flight();
-        let found = served(client, gvk).await?;
+        let found = served(client, clock, gvk).await?;
         let mut state = self.state();
         for (kind, how) in found {
             let gvk = Gvk { kind, ..gvk.clone() };
@@ -101,7 +101,7 @@ impl Kinds {
 }
 
 /// The types of a group and version; none when the server does not know it.
-async fn served(client: &kube::Client, gvk: &Gvk) -> Result<Vec<(String, Kind)>, ClusterError> {
+async fn served(client: &kube::Client, clock: &dyn Clock, gvk: &Gvk) -> Result<Vec<(String, Kind)>, ClusterError> {
     let path = root(gvk);
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
     let doing = "discovering the types of";
@@ -114,7 +114,7 @@ async fn served(client: &kube::Client, gvk: &Gvk) -> Result<Vec<(String, Kind)>,
     };
     let request = Request::new(parent).get(name, &GetParams::default());
     let request = request.map_err(kube::Error::BuildRequest).map_err(fail)?;
-    let text = match client.request_text(request).await {
+    let text = match errors::answered(clock, client.request_text(request)).await {
         Ok(text) => text,
         Err(error) if errors::code(&error) == Some(404) => return Ok(Vec::new()),
         Err(error) => return Err(fail(error)),

@@ -124,7 +124,9 @@ impl Candidate {
         }
         if *self.leader.borrow() {
             self.set(false);
-            if let Err(message) = self.attempt(true).await {
+            let (clock, limit) = (self.clock.clone(), self.options.renew_deadline);
+            let answer = timeout(&*clock, limit, self.attempt(true)).await;
+            if let Err(message) = answer.unwrap_or_else(|elapsed| Err(elapsed.to_string())) {
                 tracing::warn!(lease = self.options.name, message, "the lease could not be given back");
             }
         }

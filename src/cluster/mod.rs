@@ -1,7 +1,8 @@
 //! The cluster through kube: watch caches, server-side apply, Events, leader election.
 //!
 //! Reads are served from one cache per type, filled by one watch per type that the first read starts; an idle daemon
-//! sends nothing but the renewals of its watches. Every call holds an in-flight guard of the [`Clock`] port, and so does
+//! sends nothing but the renewals of its watches. Every call is given up when no answer comes, and a cache whose watch cannot
+//! be renewed is not read from: what is old must not be taken for what is. Every call holds an in-flight guard of the [`Clock`] port, and so does
 //! every watch event on its way into a cache (see `watch`): simulated time stands still until caches are up to date.
 #![expect(clippy::disallowed_types, reason = "shell")]
 
@@ -196,7 +197,7 @@ impl Sink for CacheSink {
         self.cache.write(|store| store.advance(version.parse().ok()));
     }
 
-    fn failed(&self, error: &kube::Error) -> bool {
+    fn failed(&self, error: &kube::Error, stale: bool) -> bool {
         let gvk = &self.cache.gvk;
         let key = ObjectKey { gvk: gvk.clone(), namespace: None, name: String::new() };
         let unknown = errors::code(error) == Some(404);
@@ -214,11 +215,12 @@ impl Sink for CacheSink {
             other => other,
         };
         self.cache.state.send_if_modified(|state| {
-            let first = !matches!(state, State::Ready);
-            if first {
+            // What a cache holds is served on over a short trouble, such as a server that restarts.
+            let told = stale || !matches!(state, State::Ready);
+            if told {
                 *state = State::Failed(error);
             }
-            first
+            told
         });
         false
     }
@@ -260,7 +262,7 @@ impl Sink for CrdSink {
 
     fn advance(&self, _: &str) {}
 
-    fn failed(&self, _: &kube::Error) -> bool {
+    fn failed(&self, _: &kube::Error, _: bool) -> bool {
         false
     }
 }
@@ -350,9 +352,12 @@ impl KubeCluster {
             message: errors::chain(&error),
         })?;
         let _guard = self.shared.clock.in_flight();
-        // Never closed, so there is always a permit to wait for.
-        let _room = self.shared.room.acquire().await.ok();
-        let text = self.shared.client.request_text(request).await.map_err(fail)?;
+        let answer = errors::answered(&*self.shared.clock, async {
+            // Never closed, so there is always a permit to wait for.
+            let _room = self.shared.room.acquire().await.ok();
+            self.shared.client.request_text(request).await
+        });
+        let text = answer.await.map_err(fail)?;
         serde_json::from_str(&text).map_err(|error| fail(kube::Error::SerdeError(error)))
     }
 
@@ -488,7 +493,8 @@ impl Cluster for KubeCluster {
         let _guard = self.shared.clock.in_flight();
         let fail = |message: String| ClusterError::Unavailable { doing: format!("reading {path}"), message };
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| fail(error.to_string()))?;
-        self.shared.client.request(request).await.map_err(|error| fail(error.to_string()))
+        let answer = errors::answered(&*self.shared.clock, self.shared.client.request(request));
+        answer.await.map_err(|error| fail(error.to_string()))
     }
 
     async fn publish(&self, event: KubeEvent) {

@@ -24,7 +24,8 @@ use serde_json::Value;
 use super::{Options, errors};
 use crate::ports::{Clock, InFlight};
 
-/// A watch that has not ended this long after its time is dead.
+/// A watch that has not ended this long after its time is dead. Silence before that means nothing: a server need not send
+/// bookmarks, nor anything else on a watch of what does not change.
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that ends sooner, without an event, did not work.
 const SHORT: Duration = Duration::from_secs(1);
@@ -45,8 +46,9 @@ pub(super) trait Sink: Send + Sync {
     fn deleted(&self, object: Value);
     /// The watch has come to this resource version without an event.
     fn advance(&self, version: &str);
-    /// Listing failed; it will be tried again, unless this returns true.
-    fn failed(&self, error: &kube::Error) -> bool;
+    /// Listing or renewing failed; it will be tried again, unless this returns true. `stale`: it has failed for so long that
+    /// what was seen before is no longer to be believed; when the trouble is over, a complete list comes.
+    fn failed(&self, error: &kube::Error, stale: bool) -> bool;
 }
 
 /// Watches one collection.
@@ -67,56 +69,94 @@ enum End {
     /// The server no longer has the resource version: list again.
     Expired,
     /// Something went wrong: go on from where it was, after a pause.
-    Broken(String),
-    /// The type is gone.
-    Gone,
+    Broken(kube::Error),
+}
+
+impl End {
+    fn of(error: kube::Error) -> Self {
+        if errors::code(&error) == Some(410) { Self::Expired } else { Self::Broken(error) }
+    }
+}
+
+/// Attempts that failed in a row.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    /// When the first of them began.
+    since: Option<Timestamp>,
 }
 
 impl Watch {
     /// Runs until the sink has seen enough.
     pub(super) async fn run(mut self, sink: &impl Sink) {
-        let mut failures = 0u32;
+        let mut trouble = Trouble::default();
         loop {
             let guard = self.clock.in_flight();
+            let started = self.clock.now();
             let (mut version, mut stream) = match self.list(sink).await {
                 Ok(listed) => listed,
                 Err(error) => {
-                    let over = sink.failed(&error);
+                    let over = sink.failed(&error, self.lasts(&mut trouble, started));
                     drop(guard);
                     if over {
                         return;
                     }
                     tracing::warn!(path = self.path, error = errors::chain(&error), "listing failed");
-                    self.pause(&mut failures).await;
+                    self.pause(&mut trouble).await;
                     continue;
                 }
             };
+            trouble.since = None;
             let mut guard = Some(guard);
             loop {
                 let started = self.clock.now();
                 let before = version.clone();
-                let end = self.follow(sink, stream.take(), &mut version, &mut guard).await;
-                let lived = version != before || self.clock.now() >= started + SHORT;
+                let events = match stream.take() {
+                    Some(events) => Ok(events),
+                    None => self.renewed(&version, &mut guard).await,
+                };
+                let opened = self.clock.now();
+                let end = match events {
+                    Ok(events) => self.follow(sink, events, &mut version, &mut guard).await,
+                    Err(error) => End::of(error),
+                };
+                let now = self.clock.now();
+                let lived = version != before || now >= opened + SHORT;
                 if lived {
-                    failures = 0;
+                    trouble = Trouble::default();
                 }
                 match end {
                     End::Expired => break,
-                    End::Gone => return,
                     End::Renew if lived => continue,
                     // A server that ends watches at once must not be asked in a tight loop.
                     End::Renew => {}
-                    End::Broken(message) => tracing::debug!(path = self.path, message, "watch broken"),
+                    End::Broken(error) => {
+                        let stale = self.lasts(&mut trouble, if lived { now } else { started });
+                        if sink.failed(&error, stale) {
+                            return;
+                        }
+                        tracing::debug!(path = self.path, stale, error = errors::chain(&error), "watch broken");
+                        if stale {
+                            // Only a list tells when the cache is true again.
+                            break;
+                        }
+                    }
                 }
                 drop(guard.take());
-                self.pause(&mut failures).await;
+                self.pause(&mut trouble).await;
             }
             drop(guard.take());
-            if failures > 0 {
-                self.pause(&mut failures).await;
+            if trouble.failures > 0 {
+                self.pause(&mut trouble).await;
             }
-            failures = failures.max(1);
+            trouble.failures = trouble.failures.max(1);
         }
+    }
+
+    /// Whether trouble has lasted too long, counted from the first of the attempts that failed in a row.
+    fn lasts(&self, trouble: &mut Trouble, attempted: Timestamp) -> bool {
+        let since = *trouble.since.get_or_insert(attempted);
+        Duration::try_from(self.clock.now().duration_since(since)).is_ok_and(|lasted| lasted >= errors::ANSWER)
     }
 
     /// Hands a complete list to the sink. With a streaming list the watch goes on in the same stream.
@@ -137,7 +177,7 @@ impl Watch {
     async fn streamed_list(&self, sink: &impl Sink) -> Result<(String, Events), kube::Error> {
         let mut stream = self.open("", true).await?;
         let mut list = Vec::new();
-        while let Some(event) = stream.try_next().await? {
+        while let Some(event) = errors::answered(&*self.clock, stream.try_next()).await? {
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => list.extend(sink.item(object)),
                 WatchEvent::Deleted(_) => {}
@@ -159,7 +199,7 @@ impl Watch {
         let mut params = ListParams::default().limit(self.options.page_size);
         loop {
             let request = Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)?;
-            let text = self.client.request_text(request).await?;
+            let text = errors::answered(&*self.clock, self.client.request_text(request)).await?;
             let mut page: Value = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
             if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
                 list.extend(items.into_iter().filter_map(|item| sink.item(item)));
@@ -184,32 +224,24 @@ impl Watch {
             ..Default::default()
         };
         let request = Request::new(&self.path).watch(&params, version).map_err(kube::Error::BuildRequest)?;
-        let stream = self.client.request_events::<Value>(request).await?;
+        let stream = errors::answered(&*self.clock, self.client.request_events::<Value>(request)).await?;
         Ok(Box::pin(stream))
+    }
+
+    /// Opens the watch again, from `version` on.
+    async fn renewed(&self, version: &str, guard: &mut Option<InFlight>) -> Result<Events, kube::Error> {
+        let _opening = guard.take().unwrap_or_else(|| self.clock.in_flight());
+        self.open(version, false).await
     }
 
     /// Follows changes from `version` on, which is moved along.
     async fn follow(
         &self,
         sink: &impl Sink,
-        stream: Option<Events>,
+        mut stream: Events,
         version: &mut String,
         guard: &mut Option<InFlight>,
     ) -> End {
-        let mut stream = match stream {
-            Some(stream) => stream,
-            None => {
-                let opening = guard.take().unwrap_or_else(|| self.clock.in_flight());
-                let opened = self.open(version, false).await;
-                drop(opening);
-                match opened {
-                    Ok(stream) => stream,
-                    Err(error) if errors::code(&error) == Some(410) => return End::Expired,
-                    Err(error) if sink.failed(&error) => return End::Gone,
-                    Err(error) => return End::Broken(errors::chain(&error)),
-                }
-            }
-        };
         drop(guard.take());
         let dead = self.after(self.options.renew.saturating_add(GRACE));
         let mut dead = self.clock.sleep_until(dead);
@@ -242,9 +274,9 @@ impl Watch {
         self.clock.now().checked_add(time).unwrap_or(Timestamp::MAX)
     }
 
-    async fn pause(&self, failures: &mut u32) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
-        *failures += 1;
+    async fn pause(&self, trouble: &mut Trouble) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << trouble.failures.min(10)).min(LONGEST_PAUSE);
+        trouble.failures += 1;
         self.clock.sleep_until(self.after(pause)).await;
     }
 }
@@ -263,12 +295,10 @@ fn deliver(sink: &impl Sink, item: Result<WatchEvent<Value>, kube::Error>, versi
             *version = bookmark.metadata.resource_version;
             sink.advance(version);
         }
-        Ok(WatchEvent::Error(status)) if status.code == 410 => return Some(End::Expired),
-        Ok(WatchEvent::Error(status)) => return Some(End::Broken(status.message.clone())),
+        Ok(WatchEvent::Error(status)) => return Some(End::of(kube::Error::Api(status))),
         // One line that cannot be read is that object's trouble.
         Err(kube::Error::SerdeError(error)) => tracing::warn!(%error, "skipped a watch event that cannot be read"),
-        Err(error) if errors::code(&error) == Some(410) => return Some(End::Expired),
-        Err(error) => return Some(End::Broken(errors::chain(&error))),
+        Err(error) => return Some(End::of(error)),
     }
     None
 }

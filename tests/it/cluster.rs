@@ -70,6 +70,8 @@ enum Reply {
     /// A watch on which nothing happens.
     Idle,
     Broken,
+    /// No answer ever.
+    Silent,
 }
 
 fn ok(value: Value) -> Reply {
@@ -129,6 +131,7 @@ fn server(handler: impl FnMut(&Sent) -> Reply + Send + 'static) -> (kube::Client
                 }
                 Reply::Stream(lines) => Ok(http::Response::new(Body::from_stream(lines))),
                 Reply::Idle => Ok(http::Response::new(Body::from_stream(pending::<Result<String, std::io::Error>>()))),
+                Reply::Silent => std::future::pending().await,
                 Reply::Broken => Err(std::io::Error::other("connection refused")),
             }
         }
@@ -445,6 +448,116 @@ async fn an_unreachable_server_is_an_error_now_and_no_trouble_later() {
     *up.lock().unwrap() = true;
     clock.sleep_until(clock.now() + Duration::from_secs(60)).await;
     assert_eq!(version(&cluster, "a").await.as_deref(), Some("3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up() {
+    let silent = Arc::new(Mutex::new(String::new()));
+    let is_silent = silent.clone();
+    let (client, log) = server(move |sent| match (sent.line().as_str(), sent.is_watch()) {
+        _ if *is_silent.lock().unwrap() == sent.method => Reply::Silent,
+        ("GET /api/v1", _) => core_types(),
+        (_, true) => Reply::Idle,
+        ("PATCH /api/v1/namespaces/test/configmaps/a" | "POST /api/v1/namespaces/test/events", _) => {
+            ok(config("a", 15))
+        }
+        _ => list(10, json!([config("a", 3)])),
+    });
+    let clock = clock();
+    let began = clock.now();
+    let waited = |since: Timestamp| (clock.now().duration_since(since)).as_secs();
+    let silence = |method: &str| method.clone_into(&mut silent.lock().unwrap());
+    let cluster = connect(client, clock.clone(), paged());
+
+    silence("GET");
+    let error = cluster.get(&key("a")).await.unwrap_err();
+    assert!(matches!(&error, ClusterError::Unavailable { message, .. } if message.contains("no answer")), "{error}");
+    assert!(cluster.raw("/metrics").await.is_err());
+    assert!(waited(began) < 150, "{} s", waited(began));
+    silence("");
+    assert_eq!(version(&cluster, "a").await.as_deref(), Some("3"));
+
+    // More than there is room for at once, and room again when they are given up.
+    silence("PATCH");
+    let (began, object) = (clock.now(), Object(config("a", 3)));
+    let writes = (0..100).map(|_| cluster.apply(&object, FieldManager::Engine));
+    let answers = futures::future::join_all(writes).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Err(ClusterError::Unavailable { .. }))));
+    assert!(waited(began) < 150, "{} s", waited(began));
+    silence("");
+    cluster.apply(&object, FieldManager::Engine).await.unwrap();
+
+    silence("POST");
+    let event = |message: &str| KubeEvent {
+        about: key("a"),
+        uid: "u".to_owned(),
+        type_: EventType::Normal,
+        message: message.to_owned(),
+    };
+    cluster.publish(event("lost")).await;
+    clock.sleep_until(clock.now() + Duration::from_secs(600)).await;
+    silence("");
+    cluster.publish(event("sent")).await;
+    clock.sleep_until(clock.now() + Duration::from_secs(10)).await;
+    let last = log.lock().unwrap().iter().rfind(|sent| sent.method == "POST").cloned().unwrap();
+    assert_eq!(last.body["message"], "sent", "the queue goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_whose_watch_is_not_renewed_is_not_read_from() {
+    for (trouble, listed) in [("silent", true), ("silent", false), ("broken", true), ("silent pages", true)] {
+        let state = Arc::new(Mutex::new("up"));
+        let now = state.clone();
+        let mut lists = 0;
+        let (client, _) = server(move |sent| match (sent.line().as_str(), sent.is_watch(), *now.lock().unwrap()) {
+            ("GET /api/v1", ..) => core_types(),
+            (_, _, "silent") => Reply::Silent,
+            (_, _, "broken") => Reply::Broken,
+            (_, true, "silent pages") => status(410, "Expired", "too old"),
+            (_, false, "silent pages") => Reply::Silent,
+            (_, true, _) => Reply::Idle,
+            _ => {
+                lists += 1;
+                list(lists * 10, json!([config("a", lists * 10)]))
+            }
+        });
+        let clock = clock();
+        let pass = async |seconds| clock.sleep_until(clock.now() + Duration::from_secs(seconds)).await;
+        let cluster = connect(client, clock.clone(), paged());
+        if listed {
+            assert_eq!(version(&cluster, "a").await.as_deref(), Some("10"));
+        }
+        *state.lock().unwrap() = trouble;
+        // Until the watch is to be renewed, there is nothing to notice.
+        pass(if listed { 320 } else { 0 }).await;
+        if listed {
+            assert_eq!(version(&cluster, "a").await.as_deref(), Some("10"), "{trouble}: a short trouble is none");
+        }
+        pass(if listed { 100 } else { 0 }).await;
+        let error = cluster.get(&key("a")).await.unwrap_err();
+        assert!(matches!(&error, ClusterError::Unavailable { .. }), "{trouble}: {error}");
+        let mut changes = cluster.changes();
+        *state.lock().unwrap() = "up";
+        assert_eq!(next(&mut changes).await, "+a", "{trouble}");
+        let newest = version(&cluster, "a").await;
+        assert_eq!(newest.as_deref(), Some(if listed { "20" } else { "10" }), "{trouble}: by a list");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_given_back_in_time_or_not_at_all() {
+    let silent = Arc::new(Mutex::new(false));
+    let is_silent = silent.clone();
+    let (client, _) = server(move |sent| match sent.method.as_str() {
+        _ if *is_silent.lock().unwrap() => Reply::Silent,
+        "GET" => status(404, "NotFound", "none"),
+        _ => ok(sent.body.clone()),
+    });
+    let mut leadership = lease::hold(client, clock(), LeaseOptions::new("serin-system", "serin", "one"));
+    leadership.leader.wait_for(|leader| *leader).await.unwrap();
+    *silent.lock().unwrap() = true;
+    let released = tokio::time::timeout(Duration::from_secs(60), leadership.release()).await;
+    assert!(released.is_ok(), "who stops does not wait for a dead server");
 }
 
 #[tokio::test(start_paused = true)]
